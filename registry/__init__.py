@@ -1,0 +1,1 @@
+"""Sluicegate's memory: immutable versions, releases, evidence, and the aliases they move."""

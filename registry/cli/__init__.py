@@ -1,0 +1,17 @@
+"""The `registry` command line: one verb, one function call, one answer."""
+
+from __future__ import annotations
+
+from registry import terminal
+from registry.cli import evidence, lists, moves, push
+
+application = terminal.command_group("Versions, releases, evidence and the aliases they move.")
+push.add_to(application)
+lists.add_to(application)
+evidence.add_to(application)
+moves.add_to(application)
+
+
+def main() -> None:
+    """Entry point of the `registry` console script."""
+    terminal.run(application)

@@ -1,0 +1,111 @@
+"""`registry evidence …` and `registry keys …`: what was proven, and whose signature counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from registry import evaluations, evidence
+from registry.clock import to_text, utc_now
+from registry.errors import BadInput
+from registry.ids import short
+from registry.refs import check_name
+from registry.terminal import Json, actor, command_group, show, table
+from registry.workspace import open_workspace
+
+
+def add_to(application: typer.Typer) -> None:
+    """Hang the groups `evidence` and `keys` into *application*."""
+    group = command_group("Signed evaluation results.")
+    group.command("list", epilog="Example: registry evidence list support")(list_evidence)
+    group.command("show", epilog="Example: registry evidence show sha256:… > evidence.json")(show_evidence)
+    application.add_typer(group, name="evidence")
+    group = command_group("Keys whose evidence this registry accepts.")
+    group.command("list", epilog="Example: registry keys list")(list_keys)
+    group.command("create", epilog="Example: registry keys create")(create_key)
+    group.command("trust", epilog="Example: registry keys trust ci.pub.pem")(trust_key)
+    group.command("revoke", epilog="Example: registry keys revoke sha256:…")(revoke_key)
+    application.add_typer(group, name="keys")
+
+
+def list_evidence(name: str, *, as_json: Json = False) -> None:
+    """List the evidence on file for a release name, newest first."""
+    with open_workspace() as workspace, workspace.reading() as connection:
+        filed = evaluations.envelopes(connection, check_name(name))
+    claims = [(on_file, evidence.claim(envelope)) for on_file, envelope in filed]
+    rows = [
+        (short(on_file), short(claim.release), claim.suite_name, claim.verdict, claim.samples,
+         to_text(claim.valid_until)[:19])
+        for on_file, claim in claims
+    ]  # fmt: skip
+    answer = [
+        {
+            "digest": on_file,
+            "release": claim.release,
+            "suite": claim.suite_name,
+            "verdict": claim.verdict,
+            "samples": claim.samples,
+            "valid_until": to_text(claim.valid_until),
+        }
+        for on_file, claim in claims
+    ]
+    headings = ("EVIDENCE", "RELEASE", "SUITE", "VERDICT", "SAMPLES", "VALID UNTIL")
+    show({"evidence": answer}, lambda: table(headings, rows), as_json=as_json)
+
+
+def show_evidence(
+    digest: str,
+    *,
+    statement: Annotated[bool, typer.Option("--statement", help="Print the decoded statement.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print an envelope as it was filed."""
+    with open_workspace() as workspace, workspace.reading() as connection:
+        envelope = evaluations.get_envelope(connection, digest)
+    answer = json.loads(evidence.open_envelope(envelope)[0]) if statement else envelope
+    show(answer, lambda: json.dumps(answer, indent=2), as_json=as_json)
+
+
+def list_keys(*, as_json: Json = False) -> None:
+    """List the keys ever trusted."""
+    with open_workspace() as workspace, workspace.reading() as connection:
+        keys = evidence.trusted(connection)
+    rows = [(key["key_id"], key["added_at"][:19], key["added_by"], key["revoked_at"] or "-") for key in keys]
+    show({"keys": keys}, lambda: table(("KEY", "ADDED", "BY", "REVOKED"), rows), as_json=as_json)
+
+
+def create_key(*, as_json: Json = False) -> None:
+    """Make this machine's signing key where there is none, and trust it."""
+    with open_workspace() as workspace, workspace.writing() as connection:
+        key = evidence.load_or_create_key(workspace.settings.signing_key)
+        identity = evidence.trust(connection, key.public_key(), actor=actor(), now=utc_now())
+    show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
+
+
+def trust_key(
+    public_key: Annotated[Path, typer.Argument(help="An Ed25519 public key in PEM.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Accept evidence signed by another machine's key, such as CI's."""
+    try:
+        key = serialization.load_pem_public_key(public_key.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{public_key}: cannot be read as a public key in PEM") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise BadInput(f"{public_key}: holds a {type(key).__name__}, not an Ed25519 public key")
+    with open_workspace() as workspace, workspace.writing() as connection:
+        identity = evidence.trust(connection, key, actor=actor(), now=utc_now())
+    show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
+
+
+def revoke_key(key_id: str, *, as_json: Json = False) -> None:
+    """Stop accepting a key's evidence, past and future."""
+    with open_workspace() as workspace, workspace.writing() as connection:
+        evidence.revoke(connection, key_id, now=utc_now())
+    show({"ok": True, "key_id": key_id}, f"revoked {key_id}", as_json=as_json)

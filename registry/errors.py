@@ -1,0 +1,150 @@
+"""
+Errors of the registry, and the root of every Sluicegate error.
+
+    PlatformError
+    ├── BadInput              the caller's text or file is wrong
+    │   ├── BadRef            a reference cannot be parsed
+    │   ├── BadTemplate       a prompt template cannot be compiled or rendered
+    │   └── BadSettings       sluicegate.yaml or an environment override is wrong
+    ├── NotFound              nothing has this name, number, alias or digest
+    ├── Conflict              the name is taken by other bytes
+    ├── MissingExtra          an optional dependency is not installed
+    ├── VersionTampered       stored bytes no longer match their digest
+    ├── StoreUnavailable      the database cannot be read or written
+    └── PromotionRefused      an alias that live traffic uses may not move
+        ├── EvidenceMissing       no evidence names this release
+        ├── EvidenceMismatch      evidence is for other bytes
+        ├── EvidenceTampered      the signature does not cover the statement
+        ├── EvidenceUntrusted     signed by a key that is not trusted
+        ├── EvidenceExpired       outside its validity window
+        ├── GateNotPassed         evidence says fail or inconclusive
+        ├── AliasMoved            another promotion won the race
+        └── NothingToRollBack     the alias has no earlier release
+
+Every error carries a stable `code`; no error knows an HTTP status.
+"""
+
+from __future__ import annotations
+
+
+class PlatformError(Exception):
+    """Something in Sluicegate failed. See the message for the remedy."""
+
+    code = "platform_error"
+
+    def __init__(self, message: str | None = None) -> None:
+        """*message* defaults to the docstring of the class."""
+        super().__init__(message or " ".join((self.__doc__ or "").split()))
+
+    @property
+    def message(self) -> str:
+        """What happened, to which thing, and what to do."""
+        return str(self.args[0])
+
+
+class BadInput(PlatformError):
+    """The input is wrong. Correct the named field and try again."""
+
+    code = "bad_input"
+
+
+class BadRef(BadInput):
+    """A reference looks like name, name:3, name@alias or name@sha256:<hex>."""
+
+    code = "bad_ref"
+
+
+class BadTemplate(BadInput):
+    """The prompt template cannot be compiled or rendered."""
+
+    code = "bad_template"
+
+
+class BadSettings(BadInput):
+    """The settings are wrong. `sluicegate doctor` shows what is in force."""
+
+    code = "bad_settings"
+
+
+class NotFound(PlatformError):
+    """Nothing in the registry has that reference."""
+
+    code = "not_found"
+
+
+class Conflict(PlatformError):
+    """That name is already taken by other content."""
+
+    code = "conflict"
+
+
+class MissingExtra(PlatformError):
+    """An optional dependency is missing. Install the extra the message names."""
+
+    code = "missing_extra"
+
+
+class VersionTampered(PlatformError):
+    """Stored content no longer matches its digest. Restore the registry from a backup."""
+
+    code = "version_tampered"
+
+
+class StoreUnavailable(PlatformError):
+    """The registry database cannot be reached. Check registry.database_url and the disk."""
+
+    code = "store_unavailable"
+
+
+class PromotionRefused(PlatformError):
+    """The alias did not move."""
+
+    code = "promotion_refused"
+
+
+class EvidenceMissing(PromotionRefused):
+    """No evidence names this release. Run `evals run` against it first."""
+
+    code = "evidence_missing"
+
+
+class EvidenceMismatch(PromotionRefused):
+    """The evidence is for other bytes than this release, suite or dataset."""
+
+    code = "evidence_mismatch"
+
+
+class EvidenceTampered(PromotionRefused):
+    """The evidence was edited after it was signed."""
+
+    code = "evidence_tampered"
+
+
+class EvidenceUntrusted(PromotionRefused):
+    """The evidence is signed by a key this registry does not trust."""
+
+    code = "evidence_untrusted"
+
+
+class EvidenceExpired(PromotionRefused):
+    """The evidence is outside its validity window. Run `evals run` again."""
+
+    code = "evidence_expired"
+
+
+class GateNotPassed(PromotionRefused):
+    """The evidence does not say that the release passed its gate."""
+
+    code = "gate_not_passed"
+
+
+class AliasMoved(PromotionRefused):
+    """Another promotion moved the alias first. Look at `registry history` and try again."""
+
+    code = "alias_moved"
+
+
+class NothingToRollBack(PromotionRefused):
+    """The alias has no earlier release to return to."""
+
+    code = "nothing_to_roll_back"

@@ -1,0 +1,66 @@
+"""Identities: digests of content, and ids that sort by the time they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import datetime
+
+import rfc8785
+
+from registry.errors import BadInput
+
+PREFIX = "sha256:"
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def canonical(value: object) -> bytes:
+    """
+    The one JSON text of *value*: sorted keys, no space, fixed numbers (RFC 8785).
+
+    Raises:
+        BadInput: NaN, infinity, an integer beyond 2^53, or a type JSON lacks.
+
+    >>> canonical({"b": 1.0, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
+    """
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]
+    except (rfc8785.CanonicalizationError, UnicodeError) as error:
+        message = f"content cannot be written as canonical JSON: {error}"
+        raise BadInput(message) from error
+
+
+def digest_bytes(data: bytes) -> str:
+    """`sha256:` and 64 hex digits over *data*."""
+    return PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def digest(value: object) -> str:
+    """The digest of a JSON value: equal values, whatever their key order, have equal digests."""
+    return digest_bytes(canonical(value))
+
+
+def is_digest(text: str) -> bool:
+    """Whether *text* is `sha256:` and 64 lower-case hex digits."""
+    return (
+        text.startswith(PREFIX)
+        and len(text) == len(PREFIX) + 64
+        and set(text[len(PREFIX) :]) <= set("0123456789abcdef")
+    )
+
+
+def short(text: str) -> str:
+    """The first 12 hex digits of a digest, for people."""
+    return text.removeprefix(PREFIX)[:12]
+
+
+def sortable_id(prefix: str, at: datetime) -> str:
+    """
+    *prefix*, then 26 characters: 48 bits of milliseconds, 80 random bits (the ULID layout).
+
+    Ids made in different milliseconds sort in that order. Safe to call from any thread.
+    """
+    number = int(at.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
+    letters = (_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_{''.join(letters)}"

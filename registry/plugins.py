@@ -1,0 +1,44 @@
+"""Find plug-ins by name: built-in and third-party ones register the same way."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from registry.errors import MissingExtra, NotFound
+
+EXTRA_OF = {
+    "anthropic": "litellm",
+    "chroma": "rag",
+    "llamacpp": "llamacpp",
+    "minilm": "rag",
+    "onnx": "classical",
+}
+
+
+def names(group: str) -> list[str]:
+    """The sorted names of the entry points in `sluicegate.<group>`; nothing is imported."""
+    return sorted({point.name for point in entry_points(group=f"sluicegate.{group}")})
+
+
+def load(group: str, name: str) -> object:
+    """
+    The object registered as *name* in `sluicegate.<group>`; its module is imported now.
+
+    Raises:
+        NotFound: no such plug-in; the message lists those there are.
+        MissingExtra: the plug-in's own dependency is not installed.
+    """
+    for point in entry_points(group=f"sluicegate.{group}", name=name):
+        try:
+            return point.load()
+        except ModuleNotFoundError as error:
+            raise missing(error, EXTRA_OF.get(name)) from error
+    known = ", ".join(names(group)) or "none"
+    message = f"no plug-in {name!r} in sluicegate.{group}; there are: {known}"
+    raise NotFound(message)
+
+
+def missing(error: ModuleNotFoundError, extra: str | None) -> MissingExtra:
+    """The error that tells which extra brings the module that *error* misses."""
+    remedy = f"pip install 'sluicegate[{extra}]'" if extra else f"pip install {error.name}"
+    return MissingExtra(f"module {error.name!r} is not installed: {remedy}")

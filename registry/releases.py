@@ -1,0 +1,163 @@
+"""Releases: the pinned parts of what runs, and where their aliases point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection, select
+
+from registry import indexes, models, parse, policies, prompts, tables, versions
+from registry.entities import AliasState, ReleaseContent, Retrieval, ServedRelease, Version
+from registry.errors import BadInput, NotFound
+from registry.refs import Ref, parse_ref
+
+_ALIASES = tables.aliases
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFile:
+    """What a release file says: names and references, resolved to digests when it is created."""
+
+    name: str
+    kind: Literal["chat", "prediction"]
+    model: str
+    model_digest: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+    index: str | None = None
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    guardrails: str | None = None
+
+
+def pin(connection: Connection, file: ReleaseFile) -> ReleaseContent:
+    """
+    Resolve every reference of *file* to the digest it names now.
+
+    Raises:
+        NotFound: a named part is not in the registry.
+        BadInput: the parts do not fit together.
+    """
+    content = (
+        ReleaseContent(
+            kind=file.kind,
+            name=file.name,
+            model=file.model,
+            model_digest=file.model_digest,
+            parameters=file.parameters,
+            prompt=_digest(connection, "prompt", file.prompt),
+            index=_digest(connection, "index", file.index),
+            retrieval=file.retrieval,
+            guardrails=_digest(connection, "guardrail-policy", file.guardrails),
+        )
+        if file.kind == "chat"
+        else _prediction(connection, file)
+    )
+    if content.prompt:
+        prompts.check_for_release(versions.by_digest(connection, "prompt", content.prompt), content)
+    return content
+
+
+def create(connection: Connection, file: ReleaseFile, *, actor: str, now: datetime) -> Version:
+    """
+    Pin *file* and store the release. Idempotent: equal parts, same version.
+
+    Moving the alias `candidate` to it is `promotion.nominate`.
+
+    Raises:
+        NotFound, BadInput: as `pin`.
+    """
+    content = pin(connection, file)
+    return versions.push(connection, "release", file.name, content, actor=actor, now=now)
+
+
+def read_file(path: Path) -> ReleaseFile:
+    """The release file at *path*. Raises BadInput naming the line."""
+    return parse.read(path, ReleaseFile)
+
+
+def content_of(version: Version) -> ReleaseContent:
+    """The typed content of a release version."""
+    return parse.build(version.content, ReleaseContent, source=f"release {version.name}:{version.number}")
+
+
+def resolve(connection: Connection, ref: Ref) -> Version:
+    """
+    The release that *ref* names: by alias, number or digest; without a selector the newest.
+
+    Raises:
+        NotFound: no such release or alias.
+        VersionTampered: its stored content no longer has its digest.
+    """
+    if ref.alias is None or ref.alias == "latest":
+        return versions.get(connection, "release", replace(ref, alias=None))
+    state = alias_state(connection, ref.name, ref.alias)
+    if state is None:
+        there = sorted(a.alias for a in alias_states(connection) if a.name == ref.name)
+        known = ", ".join(there) or "none"
+        raise NotFound(f"release {ref.name!r} has no alias {ref.alias!r}; it has: {known}")
+    return versions.get(connection, "release", Ref(ref.name, digest=state.digest))
+
+
+def alias_state(connection: Connection, name: str, alias: str) -> AliasState | None:
+    """Where an alias points now, or None when it was never set."""
+    query = select(_ALIASES).where(_ALIASES.c.name == name, _ALIASES.c.alias == alias)
+    row = connection.execute(query).mappings().one_or_none()
+    return AliasState(**row) if row else None
+
+
+def alias_states(connection: Connection) -> list[AliasState]:
+    """Every alias, sorted by release and alias."""
+    query = select(_ALIASES).order_by(_ALIASES.c.name, _ALIASES.c.alias)
+    return [AliasState(**row) for row in connection.execute(query).mappings()]
+
+
+def assemble(connection: Connection, version: Version) -> ServedRelease:
+    """
+    A release with every pinned part read and its digest verified.
+
+    Raises:
+        NotFound: a part is missing from the registry.
+        VersionTampered: a part's stored content no longer has its digest.
+    """
+    content = content_of(version)
+    prompt = versions.by_digest(connection, "prompt", content.prompt) if content.prompt else None
+    index = versions.by_digest(connection, "index", content.index) if content.index else None
+    guards = content.guardrails and versions.by_digest(connection, "guardrail-policy", content.guardrails)
+    model = None
+    if content.kind == "prediction":
+        assert content.model_digest is not None  # noqa: S101 - ReleaseContent requires it
+        model = models.content_of(versions.by_digest(connection, "model", content.model_digest))
+    return ServedRelease(
+        version=version,
+        content=content,
+        prompt=prompts.content_of(prompt) if prompt else None,
+        index=indexes.content_of(index) if index else None,
+        index_digest=index.digest if index else None,
+        guardrails=policies.guardrails_of(guards) if guards else None,
+        model=model,
+    )
+
+
+def _prediction(connection: Connection, file: ReleaseFile) -> ReleaseContent:
+    for part in ("prompt", "index", "guardrails"):
+        if getattr(file, part):
+            raise BadInput(f"{part}: a prediction release has none; remove the key")
+    ref = parse_ref(file.model.removeprefix("models/"))
+    version = versions.get(connection, "model", ref)
+    return ReleaseContent(
+        kind="prediction",
+        name=file.name,
+        model=f"models/{version.name}",
+        model_digest=version.digest,
+        parameters=file.parameters,
+    )
+
+
+def _digest(
+    connection: Connection, kind: Literal["prompt", "index", "guardrail-policy"], text: str | None
+) -> str | None:
+    return versions.get(connection, kind, parse_ref(text)).digest if text else None

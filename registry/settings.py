@@ -1,0 +1,157 @@
+"""
+Settings: `sluicegate.yaml`, then environment variables, then defaults that need neither.
+
+The file has one section per package; `SLUICEGATE_<SECTION>__<KEY>` overrides one value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from registry import parse
+from registry.errors import BadInput, BadSettings
+
+T = TypeVar("T")
+FILE = "sluicegate.yaml"
+SECTIONS = ("registry", "gateway", "evals", "rag", "classical")
+PREFIX = "SLUICEGATE_"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """The `registry` section."""
+
+    home: Path = Path(".sluicegate")
+    """Folder of everything embedded: database, artifacts, indexes, keys. Relative to the file."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty means SQLite at `<home>/registry.db`."""
+    artifacts: str = ""
+    """Folder of the content-addressed blobs; empty means `<home>/artifacts`."""
+    evidence_hours: float = 168.0
+    """How long evidence signed here stays valid."""
+
+    @property
+    def url(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def artifact_folder(self) -> Path:
+        """The artifact folder in force."""
+        return Path(self.artifacts) if self.artifacts else self.home / "artifacts"
+
+    @property
+    def signing_key(self) -> Path:
+        """The private Ed25519 key this machine signs evidence with."""
+        return self.home / "keys" / "evidence.pem"
+
+
+def find_file(start: Path | None = None) -> Path | None:
+    """
+    The settings file in force: `SLUICEGATE_CONFIG`, or the nearest upwards from *start*.
+
+    Raises:
+        BadSettings: SLUICEGATE_CONFIG names a file that is not there.
+    """
+    named = os.environ.get(PREFIX + "CONFIG")
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            message = f"SLUICEGATE_CONFIG names {named!r}, which is not a file"
+            raise BadSettings(message)
+        return path
+    folder = (start or Path.cwd()).resolve()
+    for parent in (folder, *folder.parents):
+        if (parent / FILE).is_file():
+            return parent / FILE
+    return None
+
+
+def load(section: str, shape: type[T], environ: Mapping[str, str] | None = None) -> T:
+    """
+    The settings of one package.
+
+    Raises:
+        BadSettings: unknown section or key (with its line and the nearest valid one), or a value
+            of the wrong type, in the file or in the environment.
+    """
+    env = os.environ if environ is None else environ
+    path = find_file()
+    try:
+        values = _section(path, section, shape) if path else {}
+        values |= _overrides(env, section, shape)
+        settings = parse.build(values, shape, source="environment" if not path else str(path))
+    except BadSettings:
+        raise
+    except BadInput as error:
+        raise BadSettings(error.message) from error
+    return settings
+
+
+def registry_settings() -> RegistrySettings:
+    """The `registry` section, its folders made absolute against the file's own folder."""
+    settings = load("registry", RegistrySettings)
+    path = find_file()
+    base = path.parent if path else Path.cwd()
+    changes = {"home": (base / settings.home).resolve()}
+    return RegistrySettings(
+        **{f.name: changes.get(f.name, getattr(settings, f.name)) for f in fields(settings)}
+    )
+
+
+def _section(path: Path, section: str, shape: type) -> dict[str, Any]:
+    document = parse.read(path, _Document)
+    parse_one = getattr(document, section)
+    if not parse_one:
+        return {}
+    checked = _located(path, section, shape)
+    return {f.name: getattr(checked, f.name) for f in fields(shape) if f.name in parse_one}
+
+
+def _located(path: Path, section: str, shape: type) -> Any:  # noqa: ANN401
+    """Read only *section* of the file, keeping the line numbers of the whole."""
+    node = yaml.compose(path.read_text())
+    assert isinstance(node, yaml.MappingNode)  # noqa: S101 - parse.read has checked it
+    for key, value in node.value:
+        if key.value == section:
+            text = "\n" * value.start_mark.line + " " * value.start_mark.column
+            text += path.read_text()[value.start_mark.index : value.end_mark.index]
+            return parse.loads(text, shape, source=f"{path} [{section}]")
+    return parse.build({}, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    registry: Mapping[str, Any] | None = None
+    gateway: Mapping[str, Any] | None = None
+    evals: Mapping[str, Any] | None = None
+    rag: Mapping[str, Any] | None = None
+    classical: Mapping[str, Any] | None = None
+
+
+def _overrides(env: Mapping[str, str], section: str, shape: type) -> dict[str, Any]:
+    """Values of `SLUICEGATE_<SECTION>__<KEY>`; text stays text where the field wants text."""
+    start = f"{PREFIX}{section.upper()}__"
+    assert is_dataclass(shape)  # noqa: S101
+    hints = get_type_hints(shape)
+    valid = {name: f"{start}{name.upper()}" for name in hints}
+    result: dict[str, Any] = {}
+    for variable, text in env.items():
+        if not variable.startswith(start):
+            continue
+        name = variable[len(start) :].lower()
+        if name not in valid:
+            message = f"{variable}: unknown setting{parse.nearest(variable, valid.values())}"
+            raise BadSettings(message)
+        try:
+            result[name] = text if hints[name] in (str, Path) else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            message = f"{variable}: not a valid value"
+            raise BadSettings(message) from error
+    return result

@@ -1,0 +1,38 @@
+"""All the gateway needs, read in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from registry import accounts, history, releases
+from registry.db import revision
+from registry.entities import ServedRelease, Snapshot
+from registry.errors import BadInput, NotFound, VersionTampered
+from registry.refs import Ref
+from registry.versions import get
+
+
+def read(connection: Connection) -> Snapshot:
+    """
+    The releases that aliases point at, each previous production, and the keys.
+
+    One bad release does not take the others down: it is listed in `broken` with the reason.
+    """
+    aliases = {(state.name, state.alias): state.digest for state in releases.alias_states(connection)}
+    wanted = {(name, digest) for (name, _), digest in aliases.items()}
+    wanted |= history.previous(connection)
+    served: list[ServedRelease] = []
+    broken: dict[str, str] = {}
+    for name, digest in sorted(wanted):
+        try:
+            version = get(connection, "release", Ref(name, digest=digest))
+            served.append(releases.assemble(connection, version))
+        except (NotFound, VersionTampered, BadInput) as error:
+            broken[digest] = error.message
+    return Snapshot(
+        revision=revision(connection),
+        releases=tuple(served),
+        aliases=aliases,
+        keys=tuple(accounts.list_keys(connection)),
+        broken=broken,
+    )
