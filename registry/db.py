@@ -7,6 +7,7 @@ the process or of the machine. Writers take the write lock when they begin, so n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from registry import tables
 from registry.errors import BadSettings, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30
+_MIGRATING = threading.Lock()
+"""Alembic keeps its context in the process: one migration at a time."""
 HEAD = "0001"
 """The migration this code expects; `migrations/` brings an older database here."""
 
@@ -47,8 +50,9 @@ def connect(url: str) -> Engine:
         if sqlite:
             event.listen(engine, "connect", _on_sqlite_connect)
             event.listen(engine, "begin", _on_sqlite_begin)
-        if _schema_version(engine) != HEAD:
-            _migrate(engine)
+        with _MIGRATING:
+            if _schema_version(engine) != HEAD:
+                _migrate(engine)
     except (OperationalError, OSError) as error:
         shown = parsed.render_as_string(hide_password=True)
         raise StoreUnavailable(f"the registry at {shown} cannot be opened: {_cause(error)}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -99,31 +99,27 @@ def registry_settings() -> RegistrySettings:
     settings = load("registry", RegistrySettings)
     path = find_file()
     base = path.parent if path else Path.cwd()
-    changes = {"home": (base / settings.home).resolve()}
-    return RegistrySettings(
-        **{f.name: changes.get(f.name, getattr(settings, f.name)) for f in fields(settings)}
-    )
+    return replace(settings, home=(base / settings.home).resolve())
 
 
 def _section(path: Path, section: str, shape: type) -> dict[str, Any]:
-    document = parse.read(path, _Document)
-    parse_one = getattr(document, section)
-    if not parse_one:
+    """The plain values of one section, once they are known to be valid."""
+    values = getattr(parse.read(path, _Document), section)
+    if not values:
         return {}
-    checked = _located(path, section, shape)
-    return {f.name: getattr(checked, f.name) for f in fields(shape) if f.name in parse_one}
+    _located(path, section, shape)
+    return dict(values)
 
 
-def _located(path: Path, section: str, shape: type) -> Any:  # noqa: ANN401
-    """Read only *section* of the file, keeping the line numbers of the whole."""
+def _located(path: Path, section: str, shape: type) -> None:
+    """Check only *section* of the file, keeping the line numbers of the whole."""
     node = yaml.compose(path.read_text())
     assert isinstance(node, yaml.MappingNode)  # noqa: S101 - parse.read has checked it
     for key, value in node.value:
         if key.value == section:
             text = "\n" * value.start_mark.line + " " * value.start_mark.column
             text += path.read_text()[value.start_mark.index : value.end_mark.index]
-            return parse.loads(text, shape, source=f"{path} [{section}]")
-    return parse.build({}, shape)
+            parse.loads(text, shape, source=f"{path} [{section}]")
 
 
 @dataclass(frozen=True, slots=True)

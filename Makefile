@@ -1,0 +1,47 @@
+# Needs python3.11 or newer, make and the Python package index; everything else it brings itself.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types imports tests setup clean
+SHELL := /bin/sh
+
+UV_VERSION := 0.13.9
+UV := .uv/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: setup ## Set up, then run the main job; DEMO_FLAGS="--exit --json" are passed on
+	@$(BIN)/sluicegate demo $(DEMO_FLAGS)
+
+test: setup lint types imports tests ## Set up, then run everything CI runs
+
+check: test ## The same as test
+
+lint: setup ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Types, strict
+	$(BIN)/mypy
+
+imports: setup ## Who may import whom
+	$(BIN)/lint-imports
+
+tests: setup ## The tests alone; PYTEST_FLAGS are passed on
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+setup: .venv/.ready ## A virtual environment with exactly the locked dependencies
+
+.venv/.ready: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --quiet --frozen --extra demo --python .uv/bin/python >&2
+	@touch $@
+
+$(UV):
+	@python=$$(PYTHON="$(PYTHON)" sh .ci/python) && "$$python" -m venv .uv >&2 || { \
+	  echo "make: no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf .uv; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) >&2 || { rm -rf .uv; exit 1; }
+
+clean: ## Remove what make made
+	rm -rf .venv .uv .demo

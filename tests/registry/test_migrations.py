@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from registry import db
+from registry.tables import metadata
+from registry.workspace import Workspace
+
+
+def test_the_migrations_build_exactly_the_tables(workspace: Workspace) -> None:
+    with workspace.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_code_expects_the_newest_migration() -> None:
+    folder = Path(db.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_current_head() == db.HEAD
+
+
+def test_opening_twice_at_once_migrates_once(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def revision(_: int) -> int:
+        engine = db.connect(f"sqlite:///{tmp_path / 'r.db'}")
+        try:
+            with db.reading(engine) as connection:
+                return db.revision(connection)
+        finally:
+            engine.dispose()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(revision, range(4))) == [1, 1, 1, 1]
