@@ -35,17 +35,16 @@ def test_no_module_is_a_drawer() -> None:
 def test_every_public_object_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text())
     undocumented = [] if ast.get_docstring(tree) or path.match("migrations/**") else ["the module"]
-    for node in tree.body:
-        if not isinstance(
-            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        ) or node.name.startswith("_"):
-            continue
-        members = node.body if isinstance(node, ast.ClassDef) else []
-        for item in [node, *members]:
-            is_def = isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            if is_def and not item.name.startswith("_") and not ast.get_docstring(item):  # type: ignore[attr-defined]
-                undocumented.append(f"{node.name}.{item.name}")  # type: ignore[attr-defined]
+    for node in _public(tree.body):
+        undocumented += [] if ast.get_docstring(node) else [node.name]
+        members = _public(node.body) if isinstance(node, ast.ClassDef) else []
+        undocumented += [f"{node.name}.{member.name}" for member in members if not ast.get_docstring(member)]
     assert undocumented == []
+
+
+def _public(body: list[ast.stmt]) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import update
 
 from registry import evidence, history, policies, releases, snapshot, suites, tables
-from registry.entities import GatePolicy
+from registry.entities import GatePolicy, Version
 from registry.errors import (
     AliasMoved,
     BadInput,
@@ -220,7 +220,7 @@ def test_candidate_is_not_promoted_to(house: House) -> None:
 
 
 def test_rollback_returns_step_by_step_and_then_refuses(house: House) -> None:
-    versions = []
+    versions: list[Version] = []
     for number in range(3):
         house.now += timedelta(minutes=2)
         release = house.release(f"openai/{number}")
