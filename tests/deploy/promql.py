@@ -1,0 +1,82 @@
+"""Which metrics the gateway exports, and whether a PromQL expression asks only for those."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import promql_parser
+
+HISTOGRAMS = {
+    "ml_prediction_duration_seconds": {"release"},
+    "sluicegate_request_duration_seconds": {"route", "release"},
+}
+EXPORTED = {
+    "ml_predictions_total": {"release", "outcome"},
+    "sluicegate_requests_total": {"route", "release", "status"},
+    "sluicegate_tokens_total": {"release", "direction"},
+    "sluicegate_release_info": {"release", "alias", "digest"},
+    "sluicegate_guardrail_total": {"rule", "action"},
+    "sluicegate_registry_up": set[str](),
+    "sluicegate_ready": set[str](),
+    "sluicegate_registry_revision": set[str](),
+    "up": set[str](),
+    **{f"{name}_{part}": labels for name, labels in HISTOGRAMS.items() for part in ("count", "sum")},
+    **{f"{name}_bucket": {*labels, "le"} for name, labels in HISTOGRAMS.items()},
+}
+SCRAPE_LABELS = {"job", "instance", "pod", "namespace", "node"}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One metric an expression reads and the labels it matches or groups that metric by."""
+
+    metric: str
+    labels: frozenset[str]
+
+
+def selections(expression: str) -> list[Selection]:
+    """
+    Every metric that *expression* reads, Grafana's variables replaced by something like their value.
+
+    Raises:
+        ValueError: Prometheus would not parse it.
+    """
+    text = re.sub(r"\$__(rate_)?interval", "5m", expression)
+    found: list[Selection] = []
+    _collect(promql_parser.parse(text), frozenset(), found)
+    return found
+
+
+def unknown(expression: str, recorded: set[str]) -> list[str]:
+    """What *expression* asks for that neither the gateway nor a recording rule in *recorded* provides."""
+    answer: list[str] = []
+    for each in selections(expression):
+        if each.metric in recorded:
+            known = {"release"}
+        elif each.metric in EXPORTED:
+            known = EXPORTED[each.metric] | SCRAPE_LABELS
+        else:
+            answer.append(each.metric)
+            continue
+        answer += sorted(f"{each.metric}{{{label}}}" for label in each.labels - known)
+    return answer
+
+
+def _collect(node: promql_parser.Expr, grouped: frozenset[str], found: list[Selection]) -> None:
+    if isinstance(node, promql_parser.VectorSelector):
+        matched = {matcher.name for matcher in node.matchers.matchers}
+        found.append(Selection(str(node.name), frozenset(matched) | grouped))
+    elif isinstance(node, promql_parser.MatrixSelector):
+        _collect(node.vector_selector, grouped, found)
+    elif isinstance(node, promql_parser.AggregateExpr):
+        labels = frozenset(node.modifier.labels) if node.modifier else frozenset[str]()
+        _collect(node.expr, grouped | labels, found)
+    elif isinstance(node, promql_parser.BinaryExpr):
+        _collect(node.lhs, grouped, found)
+        _collect(node.rhs, grouped, found)
+    elif isinstance(node, promql_parser.Call):
+        for argument in node.args:
+            _collect(argument, grouped, found)
+    elif isinstance(node, promql_parser.ParenExpr | promql_parser.UnaryExpr | promql_parser.SubqueryExpr):
+        _collect(node.expr, grouped, found)

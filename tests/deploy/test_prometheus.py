@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.dataplane.table import RouteTable
+from gateway.dataplane.usage import UsageRecord
+from gateway.telemetry import Telemetry
+from tests.deploy.promql import EXPORTED, Selection, selections, unknown
+from tests.deploy.validators import DEPLOY, ROOT, read
+
+RULES = DEPLOY / "prometheus" / "rules" / "sluicegate.yml"
+SCRAPES = ("prometheus.yml", "prometheus.compose.yml")
+
+
+@dataclass
+class Served:
+    table: RouteTable = field(default_factory=RouteTable)
+    ready: bool = True
+    registry_error: str | None = None
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in read(RULES)["groups"] for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def recorded() -> set[str]:
+    return {rule["record"] for rule in rules() if "record" in rule}
+
+
+def test_the_metrics_and_labels_known_here_are_the_ones_the_gateway_exports() -> None:
+    telemetry = Telemetry(Served())
+    record = UsageRecord("1", route="/predict", release="churn", rows=1, findings=[("pii", "redact")])
+    record.prompt_tokens = record.completion_tokens = 1
+    telemetry.emit(record)
+    families = list(text_string_to_metric_families(telemetry.render().decode()))
+    exported = {
+        sample.name: set(sample.labels)
+        for family in families
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+    assert "sluicegate_release_info" in {family.name for family in families}
+    assert exported == {
+        name: labels for name, labels in EXPORTED.items() if name not in {"up", "sluicegate_release_info"}
+    }
+
+
+def test_an_expression_is_read_to_its_leaves() -> None:
+    expression = 'a / on (x) (sum by (x) (rate(b{y="1"}[$__rate_interval])) > -max_over_time(c[5m:1m]))'
+    assert selections(expression) == [
+        Selection("a", frozenset()),
+        Selection("b", frozenset({"x", "y"})),
+        Selection("c", frozenset()),
+    ]
+
+
+def test_an_unknown_metric_or_label_is_found() -> None:
+    assert unknown("sum by (tenant) (sluicegate_ready) + sluicegate_typo_total", set()) == [
+        "sluicegate_ready{tenant}",
+        "sluicegate_typo_total",
+    ]
+
+
+def test_a_broken_expression_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unclosed left parenthesis"):
+        selections("sum(rate(sluicegate_requests_total[5m])")
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule.get("alert") or rule.get("record")))
+def test_a_rule_reads_only_what_the_gateway_exports(rule: dict[str, Any]) -> None:
+    assert unknown(rule["expr"], recorded()) == []
+
+
+def test_a_rule_has_a_name_of_its_own() -> None:
+    names = [str(rule.get("alert") or rule.get("record")) for rule in rules()]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("window", ["5m", "30m", "1h", "6h"])
+def test_a_recorded_ratio_covers_the_window_in_its_name(window: str) -> None:
+    name = f"release:sluicegate_request_errors:ratio_rate{window}"
+    expression = next(rule["expr"] for rule in rules() if rule.get("record") == name)
+    assert set(re.findall(r"\[(\w+)\]", expression)) == {window}
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: str(alert["alert"]))
+def test_an_alert_says_how_urgent_it_is_what_happened_and_what_to_do(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in {"page", "ticket"}
+    assert alert["annotations"]["summary"].endswith(".")
+    page, _, anchor = alert["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_alerts_are_the_ones_the_runbook_knows() -> None:
+    assert [alert["alert"] for alert in alerts()] == [
+        "SluicegateGatewayDown",
+        "SluicegateGatewayAbsent",
+        "SluicegateNotReady",
+        "SluicegateRegistryUnreachable",
+        "SluicegateErrorBudgetBurnsFast",
+        "SluicegateErrorBudgetBurnsSlowly",
+    ]
+
+
+@pytest.mark.parametrize("name", SCRAPES)
+def test_a_scrape_ends_before_the_next_begins_and_loads_the_rules(name: str) -> None:
+    document = read(DEPLOY / "prometheus" / name)
+    assert document["global"] == {
+        "scrape_interval": "15s",
+        "scrape_timeout": "5s",
+        "evaluation_interval": "15s",
+    }
+    assert document["rule_files"] == ["/etc/prometheus/rules/*.yml"]
+    assert [job["job_name"] for job in document["scrape_configs"]] == ["sluicegate"]
+
+
+def test_the_cluster_is_scraped_by_pod_and_never_by_service() -> None:
+    job = read(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"][0]
+    assert job["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": ["sluicegate"]}}]
+    assert "static_configs" not in job
+
+
+def test_a_pod_with_more_ports_is_still_one_series() -> None:
+    job = read(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"][0]
+    assert {
+        "source_labels": ["__meta_kubernetes_pod_container_port_number"],
+        "action": "keepequal",
+        "target_label": "__meta_kubernetes_pod_annotation_prometheus_io_port",
+    } in job["relabel_configs"]
+
+
+def test_relabelling_asks_for_annotations_and_labels_the_pods_carry() -> None:
+    template = read(DEPLOY / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["metadata"]
+    offered = {
+        *(f"__meta_kubernetes_pod_annotation_{_sanitised(name)}" for name in template["annotations"]),
+        *(f"__meta_kubernetes_pod_label_{_sanitised(name)}" for name in template["labels"]),
+    }
+    text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    assert set(re.findall(r"__meta_kubernetes_pod_(?:annotation|label)_\w+", text)) <= offered
+
+
+def test_both_places_name_the_process_alike() -> None:
+    compose = read(DEPLOY / "prometheus" / "prometheus.compose.yml")["scrape_configs"][0]
+    cluster = read(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"][0]
+    assert compose["static_configs"] == [{"targets": ["gateway:8080"], "labels": {"pod": "gateway"}}]
+    assert "pod" in {rule.get("target_label") for rule in cluster["relabel_configs"]}
+
+
+@pytest.mark.parametrize("name", SCRAPES)
+def test_relabelling_patterns_compile(name: str) -> None:
+    for job in read(DEPLOY / "prometheus" / name)["scrape_configs"]:
+        for rule in job.get("relabel_configs", []):
+            re.compile(rule.get("regex", ""))
+
+
+def test_the_reference_lists_every_exported_metric() -> None:
+    reference = Path(ROOT / "docs" / "reference" / "deploy.md").read_text()
+    assert set(re.findall(r"^\| `((?:ml|sluicegate)_\w+)` ", reference, re.MULTILINE)) == {
+        "ml_predictions_total",
+        "ml_prediction_duration_seconds",
+        "sluicegate_requests_total",
+        "sluicegate_request_duration_seconds",
+        "sluicegate_tokens_total",
+        "sluicegate_release_info",
+        "sluicegate_guardrail_total",
+        "sluicegate_registry_up",
+        "sluicegate_ready",
+        "sluicegate_registry_revision",
+    }
+
+
+def _sanitised(name: str) -> str:
+    """A Kubernetes label as Prometheus' service discovery writes it."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", name)
