@@ -1,0 +1,98 @@
+"""Documents say what is there: every path, function, command, setting and plug-in group they name or must name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+
+from evals.settings import EvalsSettings
+from gateway.settings import GatewaySettings
+from rag.settings import RagSettings
+from registry import errors
+from registry.settings import RegistrySettings
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+SECTIONS = {
+    "registry": RegistrySettings,
+    "gateway": GatewaySettings,
+    "rag": RagSettings,
+    "evals": EvalsSettings,
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_the_request_path_names_files_and_functions_that_exist() -> None:
+    text = (ROOT / "docs" / "explanation" / "request-path.md").read_text()
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`(?:\s+`(\w+(?:\.\w+)?)`)?", text)
+    assert len(named) > 20
+    for path, symbol in named:
+        file = next((ROOT / base / path for base in ("", "gateway") if (ROOT / base / path).exists()), None)
+        assert file is not None, path
+        for part in filter(None, symbol.split(".")):
+            assert re.search(rf"(def|class) {part}\b", file.read_text()), f"{path}: {symbol}"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_is_documented(section: str) -> None:
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    _, _, rest = text.partition(f"\n## {section}\n")
+    part = rest.partition("\n## ")[0]
+    missing = [field.name for field in fields(SECTIONS[section]) if f"| `{field.name}`" not in part]  # type: ignore[arg-type]
+    assert missing == []
+
+
+def commands(group: typer.Typer, prefix: str) -> list[str]:
+    """The full names of every command below *group*."""
+    found = [
+        f"{prefix} {command.name or command.callback.__name__.replace('_', '-')}"  # type: ignore[union-attr]
+        for command in group.registered_commands
+    ]
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        found += commands(inner.typer_instance, f"{prefix} {inner.name}")
+    return found
+
+
+@pytest.mark.parametrize("package", ["registry", "rag", "classical", "evals", "gateway", "sluicegate"])
+def test_every_command_is_documented(package: str) -> None:
+    module = "gateway.cli.sluicegate" if package == "sluicegate" else f"{package}.cli"
+    application = __import__(module, fromlist=["application"]).application
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    assert [name for name in commands(application, package) if f"`{name}" not in text] == []
+
+
+def test_every_plug_in_group_is_documented() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    assert [group for group in groups if f"`{group}`" not in text] == []
+
+
+def test_every_refusal_is_documented() -> None:
+    text = (ROOT / "docs" / "reference" / "errors.md").read_text()
+    refusals = errors.PromotionRefused.__subclasses__()
+    assert [refusal.code for refusal in refusals if f"`{refusal.code}`" not in text] == []
+
+
+@pytest.mark.parametrize("script", ["registry", "rag", "classical", "evals", "gateway", "sluicegate"])
+def test_every_console_script_shows_its_help(script: str) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / script), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "Usage:" in done.stdout) == (0, True), done.stderr
