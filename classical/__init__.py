@@ -1,0 +1,1 @@
+"""Classical models: from params.yaml and a table to a registered, pickle-free ModelVersion."""

@@ -1,0 +1,1 @@
+"""Recipes: which estimator `model.algorithm` names."""

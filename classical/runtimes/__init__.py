@@ -1,0 +1,1 @@
+"""Runtimes: what turns the bytes of a model into probabilities."""
