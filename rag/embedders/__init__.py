@@ -1,0 +1,1 @@
+"""Texts → vectors: one module per embedder, found through `sluicegate.embedders`."""

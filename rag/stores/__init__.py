@@ -1,0 +1,1 @@
+"""Vectors → nearest ids: one module per store, found through `sluicegate.stores`."""
