@@ -1,0 +1,108 @@
+"""
+Outputs kept between runs, so that a run that stopped goes on where it was.
+
+The key covers everything an output depends on: the release's digest, the system, the sample, the
+request, the code of evals, and which repetition it is. Failures are never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evals.errors import CacheUnavailable
+from evals.systems.base import Output
+from registry.ids import digest
+
+FILE = "outputs.sqlite"
+_BUSY_TIMEOUT_S = 30
+
+
+class Cache:
+    """Outputs by key. Safe for many processes at once; one thread each."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use an open database; see `open_cache`."""
+        self._connection = connection
+
+    def get(self, key: str) -> Output | None:
+        """The output kept under *key*, or None. Raises CacheUnavailable."""
+        with _told():
+            row = self._connection.execute("SELECT output FROM outputs WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        try:
+            return msgspec.json.decode(row[0], type=Output)
+        except msgspec.MsgspecError:
+            return None
+
+    def put(self, outputs: Mapping[str, Output]) -> None:
+        """Keep *outputs* by key; on return a crash of this process loses none. Raises CacheUnavailable."""
+        rows = [(key, msgspec.json.encode(output)) for key, output in outputs.items()]
+        with _told(), self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
+
+
+@contextmanager
+def open_cache(folder: Path) -> Iterator[Cache]:
+    """
+    The cache in *folder*, made on first use.
+
+    Raises:
+        CacheUnavailable: the folder cannot be written, or holds no cache.
+    """
+    with _told():
+        folder.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(folder / FILE, timeout=_BUSY_TIMEOUT_S)
+    try:
+        with _told(), connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS outputs (key TEXT PRIMARY KEY, output BLOB NOT NULL)"
+            )
+        yield Cache(connection)
+    finally:
+        connection.close()
+
+
+def key_of(
+    release: str, system: str, sample: str, request: Mapping[str, Any], code: str, repeat: int = 0
+) -> str:
+    """
+    The key of one output.
+
+    Args:
+        release: digest of the release that answers.
+        sample: digest of the sample.
+        request: the body sent, without the alias it was sent to.
+        code: `code_digest` of the judging code.
+    """
+    parts = {"release": release, "system": system, "sample": sample, "request": dict(request)}
+    return digest({**parts, "code": code, "repeat": repeat})
+
+
+def code_digest(*plug_ins: Path) -> str:
+    """The digest of every source file of evals, and of the files of systems from elsewhere."""
+    root = Path(__file__).parent
+    state = hashlib.sha256()
+    for path in (*sorted(root.rglob("*.py")), *sorted(plug_ins)):
+        name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+        state.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return "sha256:" + state.hexdigest()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise CacheUnavailable(
+            f"the cache of outputs cannot be used: {error}; delete it or run with --no-cache"
+        ) from error

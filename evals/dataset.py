@@ -1,0 +1,260 @@
+"""Samples from JSON Lines, CSV or the registry: checked, normalised, in an order nobody chose."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals.errors import BadDataset
+from registry.entities import Version
+from registry.errors import BadInput
+from registry.ids import canonical, digest_bytes
+
+MAX_BYTES = 512_000_000
+"""Most bytes of a dataset, after decompression."""
+_FIELDS = ("id", "query", "relevant", "answers", "features", "expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question or row with what is known about its right answer."""
+
+    id: str
+    digest: str
+    """Over the whole row: the sample's identity in the cache of outputs."""
+    query: str = ""
+    relevant: tuple[str, ...] = ()
+    """Ids of the documents that answer the query."""
+    answers: tuple[str, ...] = ()
+    """Accepted answers; any one of them is right."""
+    features: Mapping[str, str | float | None] | None = None
+    expected: str | None = None
+    """The true label."""
+    extra: Mapping[str, Any] | None = None
+    """Every other key of the row, as it was."""
+
+    def has(self, field: str) -> bool:
+        """Whether the row says anything for *field*: empty text and empty lists say nothing."""
+        return getattr(self, field) not in ("", (), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A named set of samples and the bytes that decide its digest."""
+
+    name: str
+    rows: bytes
+    """JSON Lines, each row canonical, in the order of the file."""
+    samples: tuple[Sample, ...]
+    """Ordered by the hash of their ids, so that the first n are a fixed, arbitrary choice."""
+    source: str = ""
+    licence: str = ""
+    version: Version | None = None
+    """The version in the registry that it came from."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the rows: the name of their blob."""
+        return digest_bytes(self.rows)
+
+
+def read(path: Path, name: str, *, source: str = "", licence: str = "") -> Dataset:
+    """
+    The dataset in a `.jsonl`, `.csv` or gzipped file.
+
+    A CSV with a column `expected` holds features in its other columns (blank is missing; a column
+    of numbers is numeric); otherwise `relevant` and `answers` are lists separated by `|`.
+
+    Raises:
+        BadDataset: no such file, an unknown ending, or a row that is no sample; names the line.
+    """
+    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if kind not in ("jsonl", "csv"):
+        raise BadDataset(f"dataset {path}: must end in .jsonl, .csv, .jsonl.gz or .csv.gz")
+    try:
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError) as error:
+        raise BadDataset(f"dataset {path}: cannot be read: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise BadDataset(f"dataset {path}: larger than {MAX_BYTES:,} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadDataset(f"dataset {path}: not UTF-8 at byte {error.start}") from error
+    rows = _csv_rows(text, str(path)) if kind == "csv" else _json_rows(text, str(path))
+    return build(rows, name, where=str(path), source=source, licence=licence)
+
+
+def from_version(version: Version, rows: bytes, *, source: str = "", licence: str = "") -> Dataset:
+    """The dataset behind a registered version. Raises BadDataset naming the line."""
+    where = f"dataset {version.name}:{version.number}"
+    numbered = _json_rows(rows.decode(), where)
+    found = build(numbered, version.name, where=where, source=source, licence=licence)
+    return replace(found, version=version)
+
+
+def build(
+    rows: Iterator[tuple[int, Mapping[str, Any]]],
+    name: str,
+    *,
+    where: str,
+    source: str = "",
+    licence: str = "",
+) -> Dataset:
+    """
+    The dataset of numbered rows.
+
+    Raises:
+        BadDataset: a malformed row, an id missing or given twice, or no rows at all.
+    """
+    seen: dict[str, int] = {}
+    samples: list[Sample] = []
+    lines: list[bytes] = []
+    for number, row in rows:
+        at = f"{where}:{number}"
+        try:
+            line = canonical(row)
+        except BadInput as error:
+            raise BadDataset(f"{at}: {error.message}") from error
+        sample = _sample(row, digest_bytes(line), at)
+        if sample.id in seen:
+            raise BadDataset(f"{at}: id {sample.id!r} is given twice, first in line {seen[sample.id]}")
+        seen[sample.id] = number
+        samples.append(sample)
+        lines.append(line + b"\n")
+    if not samples:
+        raise BadDataset(f"{where}: no samples")
+    samples.sort(key=lambda sample: digest_bytes(sample.id.encode()))
+    return Dataset(name, b"".join(lines), tuple(samples), source, licence)
+
+
+def feature_types(samples: Sequence[Sample]) -> dict[str, str]:
+    """
+    `text` or `number` for every feature, by its values; a feature without values is text.
+
+    Raises:
+        BadDataset: a feature holds numbers in one sample and text in another.
+    """
+    types: dict[str, str] = {}
+    empty: set[str] = set()
+    for sample in samples:
+        for name, value in (sample.features or {}).items():
+            if value is None:
+                empty.add(name)
+                continue
+            kind = "text" if isinstance(value, str) else "number"
+            if types.setdefault(name, kind) != kind:
+                raise BadDataset(f"sample {sample.id!r}: feature {name!r} is {kind}, elsewhere {types[name]}")
+    return {**dict.fromkeys(empty, "text"), **types}
+
+
+def _sample(row: Mapping[str, Any], digest: str, at: str) -> Sample:
+    identity = row.get("id")
+    if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
+        raise BadDataset(f"{at}: id is missing; give each sample a unique id")
+    query = row.get("query", "")
+    if not isinstance(query, str):
+        raise BadDataset(f"{at}: query must be text")
+    return Sample(
+        id=str(identity),
+        digest=digest,
+        query=query,
+        relevant=_texts(row, "relevant", at),
+        answers=_texts(row, "answers", at),
+        features=_features(row.get("features"), at),
+        expected=_label(row.get("expected"), at),
+        extra={key: value for key, value in row.items() if key not in _FIELDS},
+    )
+
+
+def _texts(row: Mapping[str, Any], field: str, at: str) -> tuple[str, ...]:
+    value = row.get(field, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadDataset(f"{at}: {field} must be a list of text")
+    return tuple(value)
+
+
+def _features(value: object, at: str) -> dict[str, str | float | None] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise BadDataset(f"{at}: features must be an object")
+    for name, item in value.items():
+        if isinstance(item, bool) or not isinstance(item, str | int | float | None):
+            raise BadDataset(f"{at}: feature {name!r} must be text, a number or null")
+    return value
+
+
+def _label(value: object, at: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    raise BadDataset(f"{at}: expected must be text, a whole number, true or false")
+
+
+def _json_rows(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadDataset(f"{where}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise BadDataset(f"{where}:{number}: a sample is one JSON object")
+        yield number, row
+
+
+def _csv_rows(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise BadDataset(f"{where}:{reader.line_num}: not CSV: {error}") from error
+    heading = reader.fieldnames or []
+    if len(set(heading)) != len(heading):
+        raise BadDataset(f"{where}:1: a column is named twice")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise BadDataset(f"{where}: row {number} has not {len(heading)} columns")
+    if "expected" not in heading:
+        for number, row in enumerate(rows, 2):
+            yield number, {key: _cell(key, value) for key, value in row.items()}
+        return
+    features = [name for name in heading if name not in ("id", "expected")]
+    numeric = {name for name in features if _is_numeric([row[name] for row in rows])}
+    for number, row in enumerate(rows, 2):
+        values = {name: _value(row[name], numeric=name in numeric) for name in features}
+        yield number, {"id": row.get("id"), "features": values, "expected": row["expected"] or None}
+
+
+def _cell(key: str, value: str) -> str | list[str]:
+    if key in ("relevant", "answers"):
+        return [item.strip() for item in value.split("|") if item.strip()]
+    return value
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    try:
+        return all(math.isfinite(float(cell)) for cell in cells if cell.strip()) and any(
+            map(str.strip, cells)
+        )
+    except ValueError:
+        return False
+
+
+def _value(cell: str, *, numeric: bool) -> str | float | None:
+    if not cell.strip():
+        return None
+    return float(cell) if numeric else cell

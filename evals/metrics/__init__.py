@@ -1,0 +1,1 @@
+"""Metrics: what an output scores. Plug-ins of `sluicegate.metrics`."""

@@ -1,0 +1,1 @@
+"""A finished run for machines, people, pull requests and CI."""

@@ -1,0 +1,101 @@
+"""Register what was judged and file the signed verdict; a fail is filed like a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version as installed
+from typing import Any
+
+from evals.cache import code_digest
+from evals.dataset import Dataset
+from evals.run import EvalRun
+from evals.suite import EvalSuite, content_of
+from registry import datasets, evaluations, evidence, policies, suites
+from registry.entities import Version
+from registry.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What a run left in the registry."""
+
+    evidence: str
+    """Digest of the envelope."""
+    envelope: Mapping[str, Any]
+    suite: Version
+    dataset: Version
+
+
+def register(
+    workspace: Workspace, suite: EvalSuite, dataset: Dataset, *, actor: str, now: datetime
+) -> tuple[Version, Version]:
+    """The suite and its dataset as versions. Idempotent: equal content, same versions."""
+    with workspace.writing() as connection:
+        kept = dataset.version or datasets.push(
+            connection,
+            workspace.artifacts,
+            dataset.name,
+            dataset.rows,
+            source=dataset.source,
+            licence=dataset.licence,
+            actor=actor,
+            now=now,
+        )
+        content = content_of(suite, kept.digest)
+        return suites.push(connection, suite.name, content, actor=actor, now=now), kept
+
+
+def file(
+    workspace: Workspace,
+    run: EvalRun,
+    checks: list[dict[str, Any]],
+    summary: Mapping[str, Any],
+    *,
+    valid_hours: float,
+    actor: str,
+    now: datetime,
+) -> Filed:
+    """
+    Sign the verdict with this machine's key and file it.
+
+    In a registry that trusts no key yet, this machine's becomes the first; later ones are trusted
+    with `registry keys trust`.
+
+    Args:
+        checks: what each check found, as plain JSON.
+        summary: the report, kept beside the run.
+
+    Raises:
+        BadInput: *valid_hours* is not positive, or the key file is no Ed25519 key.
+        StoreUnavailable: the registry cannot be written.
+    """
+    suite, dataset = register(workspace, run.suite, run.dataset, actor=actor, now=now)
+    key = evidence.load_or_create_key(workspace.settings.signing_key)
+    release = run.subjects.candidate.version
+    baseline = run.subjects.baseline
+    with workspace.writing() as connection:
+        evidence.trust_first(connection, key.public_key(), actor=actor, now=now)
+        gate_policy, _ = policies.gate_for(connection, release.name)
+        statement = evidence.statement(
+            release=release,
+            suite=suite,
+            dataset=dataset,
+            baseline=baseline.version if baseline else None,
+            gate_policy=gate_policy,
+            verdict=run.decision.verdict,
+            checks=checks,
+            samples=run.samples,
+            started=run.started,
+            now=now,
+            valid_hours=valid_hours,
+            evaluator={
+                "name": "sluicegate evals",
+                "version": installed("sluicegate"),
+                "code": code_digest(),
+            },
+        )
+        envelope = evidence.sign(statement, key)
+        digest = evaluations.submit(connection, envelope, actor=actor, now=now, summary=summary)
+    return Filed(digest, envelope, suite, dataset)
