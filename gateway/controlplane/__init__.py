@@ -1,0 +1,1 @@
+"""What the registry says, compiled for the data plane; health and metrics."""

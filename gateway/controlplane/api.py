@@ -1,0 +1,57 @@
+"""The control plane as a FastAPI application: health and metrics, on the data plane's port."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from gateway.controlplane.health import readiness, seed_health
+from gateway.controlplane.refresh import Live
+from gateway.errors import GatewayError, UnknownPath, WrongMethod, body_of, status_of
+from gateway.telemetry import CONTENT_TYPE, Telemetry
+from registry.clock import Clock
+
+
+def control_plane(live: Live, telemetry: Telemetry, clock: Clock) -> FastAPI:
+    """Health and metrics; none of them needs a key."""
+    app = FastAPI(title="Sluicegate", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+
+    @app.get("/health/live", summary="This process answers.")
+    async def health_live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/health/ready", summary="Every release in production can answer (200), or not (503).")
+    async def health_ready() -> Response:
+        report = readiness(live)
+        return _json(report, 200 if report["ready"] else 503)
+
+    @app.get("/health", summary="Whether predictions are served.")
+    async def health() -> Response:
+        report = seed_health(live, clock())
+        return _json(report, 200 if report["status"] == "healthy" else 503)
+
+    @app.get("/metrics", summary="Metrics in Prometheus' text format.")
+    async def metrics() -> Response:
+        return Response(telemetry.render(), media_type=CONTENT_TYPE)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        path = request.url.path[:200]
+        known = error.status_code == WRONG_METHOD
+        ours: GatewayError = (
+            WrongMethod(f"{path!r} does not answer {request.method[:16]}")
+            if known
+            else UnknownPath(f"there is nothing at {path!r}")
+        )
+        headers = dict(error.headers or {})
+        return Response(body_of(ours), status_of(ours), headers, media_type="application/json")
+
+    return app
+
+
+WRONG_METHOD = 405
+
+
+def _json(value: object, status: int) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

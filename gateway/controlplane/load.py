@@ -1,0 +1,179 @@
+"""How each part of a release is made ready, in threads where it blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from gateway.controlplane.parts import Part, Parts
+from gateway.controlplane.upstreams import options_for
+from gateway.dataplane.table import Embedder
+from gateway.errors import UnknownModel
+from gateway.providers.base import Provider
+from gateway.settings import GatewaySettings
+from registry import plugins
+from registry.entities import IndexContent, ModelContent, ServedRelease
+from registry.templates import compile_prompt
+from registry.workspace import Workspace
+
+T = TypeVar("T")
+_EMBEDDING_PROVIDERS = frozenset({"extractive"})
+"""Providers that answer with the embedder of the release's index."""
+_ONLY_IN_RELEASES = frozenset({"extractive"})
+_DIRECT_NAME = re.compile(r"[A-Za-z0-9][\w.:@+-]*(/[A-Za-z0-9][\w.:@+-]*)*", re.ASCII)
+_MAX_NAME = 200
+
+
+class Loader:
+    """Asks for the parts of releases and of models called directly; equal parts are made once."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        workspace: Workspace,
+        parts: Parts,
+        executor: Executor,
+        environ: Mapping[str, str],
+        store: str,
+    ) -> None:
+        """Blocking work runs in *executor*; indexes are opened with the plug-in *store*."""
+        self._settings = settings
+        self._workspace = workspace
+        self._parts = parts
+        self._executor = executor
+        self._environ = environ
+        self._store = store
+        self._providers = frozenset(plugins.names("providers"))
+        self._embedders = frozenset(plugins.names("embedders"))
+
+    def parts_of(self, served: ServedRelease) -> dict[str, Part]:
+        """The parts that *served* stands on, by what they are; new ones begin to load."""
+        content = served.content
+        if served.model is not None:
+            return {"model": self._predictor(served.model, content.model_digest)}
+        found: dict[str, Part] = {}
+        index: Part | None = None
+        if served.index is not None and served.index_digest is not None:
+            index = found["index"] = self._retriever(served.index, served.index_digest)
+        if served.prompt is not None:
+            prompt = served.prompt
+            found["prompt"] = self._parts.get(
+                ("prompt", content.prompt), lambda: self._in_thread(compile_prompt, prompt)
+            )
+        if served.guardrails is not None:
+            policy = served.guardrails
+            found["guardrails"] = self._parts.get(
+                ("guardrails", content.guardrails), lambda: self._in_thread(_compile_policy, policy)
+            )
+        found["provider"] = self.provider(content.model, content.model_digest, index)
+        return found
+
+    def provider(self, model: str, model_digest: str | None = None, index: Part | None = None) -> Part:
+        """The provider of `provider/model`; one that needs no embedder is shared by all releases."""
+        name, _, inner = model.partition("/")
+        if name not in _EMBEDDING_PROVIDERS:
+            index = None
+
+        async def make() -> Provider:
+            retriever = await index.wait() if index is not None else None
+            options = options_for(
+                name,
+                self._settings,
+                self._environ,
+                home=self._workspace.settings.home,
+                model_digest=model_digest,
+                embed=retriever.embedder.embed if retriever is not None else None,
+            )
+            build: Any = await self._in_thread(plugins.load, "providers", name)
+            provider: Provider = await self._in_thread(build, inner, options)
+            try:
+                await provider.start()
+            except BaseException:
+                await provider.close()
+                raise
+            return provider
+
+        key = ("provider", model, model_digest, index.key if index is not None else None)
+        return self._parts.get(key, make, lambda provider: provider.close())
+
+    def direct(self, model: str) -> Part:
+        """
+        The provider of a model that a client named itself.
+
+        Raises:
+            UnknownModel: no such provider, one that only answers for releases, or a name that could
+                be a file.
+        """
+        name, _, inner = model.partition("/")
+        if name in self._embedders:
+            message = f"{model[:_MAX_NAME]!r} is an embedder; call it with /v1/embeddings"
+            raise UnknownModel(message, param="model")
+        if name not in self._providers or name in _ONLY_IN_RELEASES:
+            known = ", ".join(f"{known}/…" for known in sorted(self._providers - _ONLY_IN_RELEASES))
+            message = f"no provider {name[:64]!r} for {model[:_MAX_NAME]!r}; there are: {known}"
+            raise UnknownModel(message, param="model")
+        is_file = inner.lower().endswith(".gguf") or ".." in inner
+        if len(model) > _MAX_NAME or is_file or not _DIRECT_NAME.fullmatch(inner):
+            message = f"{model[:_MAX_NAME]!r} is not a model name; files are served through a release"
+            raise UnknownModel(message, param="model")
+        return self.provider(model)
+
+    def embedder(self, model: str) -> Part | None:
+        """The local embedder `NAME/…`; None when no embedder has that name."""
+        name = model.partition("/")[0]
+        if name not in self._embedders:
+            return None
+        home = self._workspace.settings.home
+
+        async def make() -> Embedder:
+            load: Any = await self._in_thread(plugins.load, "embedders", name)
+            cache = home / "models"
+            embedder: Embedder = await self._in_thread(lambda: load(cache, threads=self._settings.threads))
+            return embedder
+
+        return self._parts.get(("embedder", name), make)
+
+    def _retriever(self, content: IndexContent, digest: str) -> Part:
+        workspace, threads, store = self._workspace, self._settings.threads, self._store
+
+        def open_index() -> Any:  # noqa: ANN401 - the package is imported when an index is
+            from rag.retrieve import open_retriever
+
+            return open_retriever(
+                content,
+                digest,
+                home=workspace.settings.home,
+                artifacts=workspace.artifacts,
+                threads=threads,
+                store=store,
+            )
+
+        return self._parts.get(
+            ("index", digest),
+            lambda: self._in_thread(open_index),
+            lambda retriever: self._in_thread(retriever.close),
+        )
+
+    def _predictor(self, content: ModelContent, digest: str | None) -> Part:
+        artifacts, threads = self._workspace.artifacts, self._settings.threads
+
+        def load_model() -> Any:  # noqa: ANN401 - the package is imported when a model is
+            from classical.predict import load_predictor
+
+            predictor = load_predictor(content, artifacts, threads=threads)
+            predictor.warm()
+            return predictor
+
+        return self._parts.get(("model", digest), lambda: self._in_thread(load_model))
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+
+def _compile_policy(policy: Any) -> Any:  # noqa: ANN401 - detectors are imported when a policy is
+    from gateway.guardrails.policy import compile_policy
+
+    return compile_policy(policy)

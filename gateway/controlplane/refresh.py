@@ -1,0 +1,149 @@
+"""The running gateway's view of the registry: followed by polling, kept when the registry is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gateway.controlplane.compile import Compiler
+from gateway.controlplane.parts import Key, Part, Parts
+from gateway.dataplane.table import Embedder, Route, RouteTable, Target
+from gateway.errors import NotReady
+from gateway.settings import GatewaySettings
+from registry import db, snapshot
+from registry.entities import Snapshot
+from registry.workspace import Workspace
+
+_MAX_DIRECT = 64
+"""Models called directly that stay open; the one longest unused makes room."""
+_log = logging.getLogger(__name__)
+
+
+class Live:
+    """The current table and what keeps it current. Owned by one event loop."""
+
+    def __init__(self, settings: GatewaySettings, workspace: Workspace, store: str = "chroma") -> None:
+        """Nothing runs before `start`."""
+        self.table = RouteTable()
+        self.registry_error: str | None = "not read yet"
+        """Why the registry could not be read last time; None when it could."""
+        self._settings = settings
+        self._workspace = workspace
+        self._parts = Parts(self._swap, settings.unused_grace_s)
+        self._compiler = Compiler(settings, workspace, self._parts, store)
+        self._snapshot: Snapshot | None = None
+        self._wanted: frozenset[Key] = frozenset()
+        self._direct: OrderedDict[str, Part] = OrderedDict()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="gateway-registry")
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the registry was read once and every release in production can answer."""
+        return self._snapshot is not None and not self.unready()
+
+    def unready(self) -> list[Target]:
+        """The releases in production that cannot answer now."""
+        productions = [name for name, alias in self.table.aliases if alias == "production"]
+        targets = [self.table.targets[name] for name in productions if name in self.table.targets]
+        return [target for target in targets if not is_ready(target.route)]
+
+    async def start(self) -> None:
+        """Read the registry once, then follow it. A registry that cannot be read is tried again."""
+        await self._refresh()
+        self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Stop following and close every part."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._parts.close()
+        self._compiler.close()
+        self._reader.shutdown(wait=True)
+
+    async def direct(self, model: str) -> Target:
+        """
+        A target for `provider/model`, constructed at its first use.
+
+        Raises:
+            UnknownModel: no such provider, or a name that no client may choose.
+            NotReady: the provider cannot be made; the log says why.
+        """
+        part = self._compiler.load.direct(model)
+        self._remember(model, part)
+        await self._loaded(part, model)
+        provider, _, name = model.partition("/")
+        return Target(Route(name=f"{provider}/*", model=name, provider=part.value))
+
+    async def embedder(self, model: str) -> Embedder | None:
+        """The local embedder that `minilm/…` names; None when *model* names none."""
+        part = self._compiler.load.embedder(model)
+        if part is None:
+            return None
+        self._remember(f"embedder {part.key[1]}", part)
+        await self._loaded(part, model)
+        embedder: Embedder = part.value
+        return embedder
+
+    def _remember(self, name: str, part: Part) -> None:
+        self._direct[name] = part
+        self._direct.move_to_end(name)
+        while len(self._direct) > _MAX_DIRECT:
+            self._direct.popitem(last=False)
+
+    async def _loaded(self, part: Part, model: str) -> None:
+        if not part.loaded:
+            await part.settled()
+        if part.problem is not None:
+            message = f"{model!r} cannot be called: {part.problem}"
+            raise NotReady(message)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.refresh_interval_s)
+            await self._refresh()
+            await self._parts.sweep(self._wanted | {part.key for part in self._direct.values()})
+
+    async def _refresh(self) -> None:
+        """One look at the registry; the old table stays when it fails."""
+        known = self._snapshot.revision if self._snapshot is not None else None
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self._reader, self._read, known)
+        except Exception as error:  # noqa: BLE001 - whatever fails, what is served stays
+            if self.registry_error != str(error):
+                _log.warning("the registry cannot be read, serving what was read before: %s", error)
+            self.registry_error = str(error)
+            return
+        if self.registry_error is not None and known is not None:
+            _log.warning("the registry can be read again")
+        self.registry_error = None
+        if found is not None:
+            self._snapshot = found
+            self._swap()
+
+    def _read(self, known: int | None) -> Snapshot | None:
+        with self._workspace.reading() as connection:
+            if db.revision(connection) == known:
+                return None
+            return snapshot.read(connection)
+
+    def _swap(self) -> None:
+        if self._snapshot is None:
+            return
+        compiled = self._compiler.compile(self._snapshot, self.table)
+        self.table, self._wanted = compiled.table, compiled.wanted
+
+
+def is_ready(route: Route) -> bool:
+    """Whether the route can answer now: its parts are loaded and its provider says so."""
+    return route.problem is None and bool(provider_status(route).get("ready", True))
+
+
+def provider_status(route: Route) -> dict[str, Any]:
+    """What the route's provider says about itself; empty where there is none."""
+    return route.provider.status() if route.provider is not None else {}

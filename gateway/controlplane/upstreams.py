@@ -1,0 +1,76 @@
+"""Where each provider is: settings first, then its usual environment variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.providers.options import Embed, ProviderOptions
+from gateway.settings import GatewaySettings, UpstreamSettings
+from registry.errors import BadSettings
+
+_URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "vllm": "VLLM_BASE_URL", "ollama": "OLLAMA_HOST"}
+_KEY_VARIABLES = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "vllm": "VLLM_API_KEY",
+    "ollama": "OLLAMA_API_KEY",
+}
+
+
+def options_for(
+    name: str,
+    settings: GatewaySettings,
+    environ: Mapping[str, str],
+    *,
+    home: Path,
+    model_digest: str | None = None,
+    embed: Embed | None = None,
+) -> ProviderOptions:
+    """
+    What the provider *name* is built with.
+
+    Raises:
+        BadSettings: a named key variable is not set, or a named key file cannot be read.
+    """
+    upstream = settings.upstreams.get(name, UpstreamSettings())
+    return ProviderOptions(
+        name=name,
+        home=home,
+        base_url=upstream.base_url or _url(name, environ),
+        api_key=_key(name, upstream, environ),
+        threads=settings.threads,
+        model_digest=model_digest,
+        embed=embed,
+        connect_timeout_s=settings.connect_timeout_s,
+        first_byte_timeout_s=settings.first_byte_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        total_timeout_s=settings.total_timeout_s,
+        max_response_bytes=settings.max_response_bytes,
+    )
+
+
+def _url(name: str, environ: Mapping[str, str]) -> str | None:
+    value = environ.get(_URL_VARIABLES.get(name, ""), "").strip()
+    if not value:
+        return None
+    if name != "ollama":
+        return value
+    # OLLAMA_HOST is often host:port, and 0.0.0.0 where the server itself listens everywhere.
+    url = (value if "//" in value else f"http://{value}").rstrip("/").replace("//0.0.0.0", "//127.0.0.1")
+    return url if url.endswith("/v1") else f"{url}/v1"
+
+
+def _key(name: str, upstream: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
+    if upstream.api_key_file is not None:
+        try:
+            return upstream.api_key_file.read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"gateway.upstreams.{name}.api_key_file: {upstream.api_key_file} cannot be read"
+            raise BadSettings(message) from error
+    if upstream.api_key_env is not None:
+        if upstream.api_key_env not in environ:
+            message = f"gateway.upstreams.{name}.api_key_env: {upstream.api_key_env} is not set"
+            raise BadSettings(message)
+        return environ[upstream.api_key_env].strip() or None
+    return environ.get(_KEY_VARIABLES.get(name, ""), "").strip() or None

@@ -1,0 +1,1 @@
+"""The hot path: plain functions over a compiled table; no web framework, no SQL."""

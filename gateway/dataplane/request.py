@@ -1,0 +1,170 @@
+"""The request body: bytes stay bytes, and only the fields that are needed are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+
+T = TypeVar("T")
+Body = dict[str, msgspec.Raw]
+"""The top level of a JSON object; every value is its own untouched bytes."""
+Content = str | list[dict[str, msgspec.Raw]] | None
+"""Of a chat message: text, a list of parts, or nothing."""
+_BODY = msgspec.json.Decoder(Body)
+_TEXT = msgspec.json.Decoder(str)
+_FLAG = msgspec.json.Decoder(bool | None)
+_MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_CONTENT = msgspec.json.Decoder(Content)
+
+
+def parse(data: bytes) -> Body:
+    """
+    The top level of a JSON object.
+
+    Raises:
+        InvalidRequest: not UTF-8, not JSON, not an object, or nested too deeply.
+    """
+    return decode(data, _BODY)
+
+
+def decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """
+    A whole body by *decoder*.
+
+    Raises:
+        InvalidRequest: as `parse`, or a field of another type; the message names the field.
+    """
+    try:
+        if not data.isascii():
+            data.decode()
+        return decoder.decode(data)
+    except UnicodeDecodeError as error:
+        message = f"the request body is not UTF-8 at byte {error.start}"
+        raise InvalidRequest(message) from error
+    except msgspec.ValidationError as error:
+        message = f"the request body does not fit: {error}"
+        raise InvalidRequest(message) from error
+    except msgspec.DecodeError as error:
+        message = f"the request body is not valid JSON: {error}"
+        raise InvalidRequest(message) from error
+    except RecursionError as error:
+        message = "the request body is nested too deeply"
+        raise InvalidRequest(message) from error
+
+
+def field(body: Body, name: str, shape: Any) -> Any:  # noqa: ANN401 - typed by *shape*
+    """
+    One field decoded as *shape*; None where it is absent.
+
+    Raises:
+        InvalidRequest: it has another type.
+    """
+    raw = body.get(name)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = f"{name}: {error}"
+        raise InvalidRequest(message, param=name) from error
+
+
+def model_of(body: Body) -> str:
+    """
+    The model the body asks for.
+
+    Raises:
+        InvalidRequest: it is missing, empty or not text.
+    """
+    try:
+        model = _TEXT.decode(body["model"])
+    except (KeyError, msgspec.MsgspecError) as error:
+        message = "model: name a release or provider/model, as text"
+        raise InvalidRequest(message, param="model") from error
+    if not model:
+        message = "model: is empty; name a release or provider/model"
+        raise InvalidRequest(message, param="model")
+    return model
+
+
+def wants_stream(body: Body) -> bool:
+    """Whether `stream` is true. Raises InvalidRequest when it is neither true, false nor null."""
+    raw = body.get("stream")
+    if raw is None:
+        return False
+    try:
+        return bool(_FLAG.decode(raw))
+    except msgspec.MsgspecError as error:
+        message = "stream: must be true or false"
+        raise InvalidRequest(message, param="stream") from error
+
+
+def messages_of(body: Body) -> list[dict[str, msgspec.Raw]]:
+    """
+    The chat messages, each with its fields as untouched bytes.
+
+    Raises:
+        InvalidRequest: there are none, or one has no `role`.
+    """
+    try:
+        messages = _MESSAGES.decode(body["messages"])
+    except (KeyError, msgspec.MsgspecError, RecursionError) as error:
+        message = "messages: must be a list of objects with role and content"
+        raise InvalidRequest(message, param="messages") from error
+    if not messages:
+        message = "messages: is empty; send at least one"
+        raise InvalidRequest(message, param="messages")
+    for index, item in enumerate(messages):
+        if role_of(item) is None:
+            message = f"messages[{index}].role: is missing or not text"
+            raise InvalidRequest(message, param=f"messages[{index}].role")
+    return messages
+
+
+def role_of(message: Mapping[str, msgspec.Raw]) -> str | None:
+    """The role of a chat message, or None when it has none."""
+    try:
+        return _TEXT.decode(message["role"])
+    except (KeyError, msgspec.MsgspecError):
+        return None
+
+
+def content_of(message: Mapping[str, msgspec.Raw], index: int) -> Content:
+    """
+    The content of chat message number *index*: text, a list of parts, or None.
+
+    Raises:
+        InvalidRequest: it is anything else.
+    """
+    raw = message.get("content")
+    if raw is None:
+        return None
+    try:
+        content: Content = _CONTENT.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        name = f"messages[{index}].content"
+        text = f"{name}: must be text or a list of parts"
+        raise InvalidRequest(text, param=name) from error
+    return content
+
+
+def part_text(part: Mapping[str, msgspec.Raw]) -> str | None:
+    """The text of a content part; None for an image, sound or file."""
+    try:
+        return _TEXT.decode(part["text"])
+    except (KeyError, msgspec.MsgspecError):
+        return None
+
+
+def raw(value: object) -> msgspec.Raw:
+    """*value* as JSON bytes that can stand in a body."""
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def encode(body: Body) -> bytes:
+    """The body as JSON; fields that were not replaced keep their bytes."""
+    return msgspec.json.encode(body)

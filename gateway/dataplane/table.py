@@ -1,0 +1,233 @@
+"""The compiled state of the registry: plain frozen data that one request reads once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from gateway.errors import KeyNotAllowed, NotReady, UnknownModel
+from gateway.guardrails.policy import TextScreen
+from gateway.providers.base import Provider
+from registry.entities import Feature, Retrieval
+from registry.templates import Render
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Passage(Protocol):
+    """A passage, or one sentence of it, that retrieval found."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def document_id(self) -> str: ...  # noqa: D102
+    @property
+    def title(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def score(self) -> float: ...  # noqa: D102
+
+
+class Embedder(Protocol):
+    """Texts to unit vectors, locally; thread-safe."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def dimension(self) -> int: ...  # noqa: D102
+
+    def embed(self, texts: Sequence[str]) -> Any:  # noqa: ANN401 - numpy is not imported here
+        """A float32 array (n, d)."""
+        ...
+
+
+class Retriever(Protocol):
+    """Query to passages; blocking and thread-safe."""
+
+    @property
+    def embedder(self) -> Embedder: ...  # noqa: D102
+
+    def retrieve(self, query: str, k: int) -> Sequence[Passage]:
+        """At most *k* passages, best first."""
+        ...
+
+    def best_sentences(self, query: str, passages: Any, n: int) -> Sequence[Passage]:  # noqa: ANN401
+        """At most *n* sentences of *passages*, best first."""
+        ...
+
+
+class Predictions(Protocol):
+    """One label, class index and probability row for each input row."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def indices(self) -> Sequence[int]: ...  # noqa: D102
+    @property
+    def probabilities(self) -> Sequence[Sequence[float]]: ...  # noqa: D102
+
+
+class Predictor(Protocol):
+    """A loaded classical model; blocking and thread-safe."""
+
+    @property
+    def features(self) -> Sequence[Feature]: ...  # noqa: D102
+    @property
+    def classes(self) -> Sequence[str]: ...  # noqa: D102
+
+    def predict(self, rows: Sequence[Mapping[str, object]]) -> Predictions:
+        """Validate and predict; raises an error that names row and feature."""
+        ...
+
+
+class InFlight:
+    """How many requests use a route now; its parts stay open while any does."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One release, or one provider's model, with every part it needs already constructed."""
+
+    name: str
+    """Release name; `provider/*` for a model called directly."""
+    digest: str = ""
+    kind: Literal["chat", "prediction"] = "chat"
+    model: str = ""
+    """What the upstream calls its model."""
+    provider: Provider | None = None
+    retriever: Retriever | None = None
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    predictor: Predictor | None = None
+    render: Render | None = None
+    variables: frozenset[str] = frozenset()
+    parameters: Mapping[str, msgspec.Raw] = field(default_factory=dict)
+    """Request fields the release sets, as JSON."""
+    input: TextScreen | None = None
+    output: TextScreen | None = None
+    problem: str | None = None
+    """Why it cannot answer, as clients are told; None when it can."""
+    detail: str = ""
+    """The same for the operator, with paths and causes."""
+    in_flight: InFlight = field(default_factory=InFlight, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A route under one of the names a client may ask for."""
+
+    route: Route
+    alias: str = ""
+    headers: Headers = ()
+    """What every answer of this route says about itself."""
+    created_s: int = 0
+    """When the release was made, in seconds since 1970."""
+
+    def ready(self) -> Route:
+        """
+        The route, if it can answer.
+
+        Raises:
+            NotReady: its parts are loading, or could not be loaded.
+        """
+        if self.route.problem is not None:
+            message = f"release {self.route.name!r} is not ready: {self.route.problem}"
+            raise NotReady(message)
+        return self.route
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one API key may do."""
+
+    id: str
+    models: tuple[str, ...]
+    expires_at: datetime | None = None
+
+    def allows(self, model: str) -> bool:
+        """
+        Whether *model* is covered: by `*`, by its release's name, or by a pattern.
+
+        A pattern without a slash never covers `provider/model`.
+
+        >>> grant = Grant("key_1", ("support", "openai/*"))
+        >>> [grant.allows(m) for m in ("support@candidate", "openai/gpt-4o", "churn")]
+        [True, True, False]
+        """
+        name = model.partition("@")[0] if "/" not in model else model
+        name = name.partition(":")[0] if "/" not in model else name
+        return any(
+            pattern in ("*", model, name)
+            or ("*" in pattern and ("/" in pattern) == ("/" in model) and fnmatchcase(name, pattern))
+            for pattern in self.models
+        )
+
+    def require(self, model: str) -> None:
+        """Raise KeyNotAllowed unless *model* is covered."""
+        if not self.allows(model):
+            message = f"this API key may not call {model[:200]!r}; it may call: {', '.join(self.models)}"
+            raise KeyNotAllowed(message, param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Every name that can be asked for and every key that may ask."""
+
+    revision: int = -1
+    """Revision of the registry it was compiled from; -1 before the first."""
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    """`support`, `support@candidate`, `support@sha256:…`, `support:3` → target."""
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    """SHA-256 of a key, hex → what it may do; revoked keys are not here."""
+    aliases: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(release, alias) → digest that the registry names."""
+
+    def find(self, model: str, grant: Grant) -> Target:
+        """
+        The target that *model* names.
+
+        Raises:
+            KeyNotAllowed: the key does not cover it.
+            UnknownModel: no such release or alias; names what is close by.
+        """
+        grant.require(model)
+        target = self.targets.get(model)
+        if target is None:
+            raise UnknownModel(self._unknown(model, grant), param="model")
+        return target
+
+    def production(self, kind: str) -> list[str]:
+        """Sorted names of the releases of *kind* whose alias production is set."""
+        return sorted(
+            name
+            for name, alias in self.aliases
+            if alias == "production" and name in self.targets and self.targets[name].route.kind == kind
+        )
+
+    def _unknown(self, model: str, grant: Grant) -> str:
+        shown = model[:200]
+        name = model.partition("@")[0].partition(":")[0]
+        aliases = sorted(alias for release, alias in self.aliases if release == name)
+        if "@sha256:" in model or ":" in model:
+            return (
+                f"{shown!r} is not served: only releases that an alias points at, and each previous "
+                f"production, are; aliases of {name[:64]!r}: {', '.join(aliases) or 'none'}"
+            )
+        if aliases:
+            refs = ", ".join(f"{name}@{alias}" for alias in aliases)
+            return f"{shown!r} does not exist: nothing was promoted there yet; there is: {refs}"
+        known = sorted(target for target in self.targets if ":" not in target and grant.allows(target))
+        close = difflib.get_close_matches(shown, known, n=3, cutoff=0.5) or known[:5]
+        hint = f"; there is: {', '.join(close)}" if close else "; `GET /v1/models` lists what there is"
+        return f"no release or model {shown!r}{hint}"

@@ -1,0 +1,228 @@
+"""
+Errors of the gateway, and the only map from error codes to HTTP.
+
+    PlatformError
+    └── GatewayError
+        ├── MissingKey, InvalidKey, KeyNotAllowed
+        ├── InvalidRequest
+        │   ├── BodyTooLarge, BodyTimeout
+        │   └── GuardrailBlocked      a policy refused the text
+        ├── UnknownModel, UnknownPath, WrongMethod
+        ├── NotReady                  the release is still loading, or cannot be served
+        ├── Overloaded                this gateway has no room for another request
+        ├── Stopping                  the grace period of a stop ended before the answer
+        ├── InternalError             a fault of the gateway itself
+        └── UpstreamError
+            ├── UpstreamUnreachable   no connection could be made
+            ├── UpstreamTimeout       a deadline passed
+            ├── UpstreamBroken        the answer was cut or is not HTTP
+            ├── UpstreamTooLarge      the answer passed the size bound
+            └── UpstreamRefused       the upstream answered with an error of its own
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from registry.errors import PlatformError
+
+
+class GatewayError(PlatformError):
+    """The gateway could not answer."""
+
+    code = "gateway_error"
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        """*param* names the offending field of the request, as OpenAI's errors do."""
+        super().__init__(message)
+        self.param = param
+
+
+class MissingKey(GatewayError):
+    """No API key was given. Send it as `Authorization: Bearer sk-sg-…`."""
+
+    code = "missing_api_key"
+
+
+class InvalidKey(GatewayError):
+    """The API key is unknown, expired or revoked. Make one with `gateway keys create`."""
+
+    code = "invalid_api_key"
+
+
+class KeyNotAllowed(GatewayError):
+    """This API key may not call that model."""
+
+    code = "model_not_allowed"
+
+
+class InvalidRequest(GatewayError):
+    """The request body is not valid."""
+
+    code = "invalid_request"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request body is larger than this gateway accepts."""
+
+    code = "request_too_large"
+
+
+class BodyTimeout(InvalidRequest):
+    """The request body took too long to arrive."""
+
+    code = "request_timeout"
+
+
+class GuardrailBlocked(InvalidRequest):
+    """A guardrail of this release refused the request."""
+
+    code = "guardrail_blocked"
+
+    def __init__(self, message: str | None = None, *, param: str | None = None, rule: str = "") -> None:
+        """*rule* is what was found, such as `email`; metrics count it."""
+        super().__init__(message, param=param)
+        self.rule = rule
+
+
+class UnknownModel(GatewayError):
+    """No release or model has that name."""
+
+    code = "model_not_found"
+
+
+class UnknownPath(GatewayError):
+    """There is nothing at that path."""
+
+    code = "unknown_url"
+
+
+class WrongMethod(GatewayError):
+    """That path does not answer this method."""
+
+    code = "method_not_allowed"
+
+
+class NotReady(GatewayError):
+    """The release cannot be served yet. Try again in a moment."""
+
+    code = "release_not_ready"
+
+
+class Overloaded(GatewayError):
+    """The gateway is busy. Try again in a moment."""
+
+    code = "overloaded"
+
+
+class Stopping(GatewayError):
+    """The gateway is being stopped and could not wait for this answer. Ask again."""
+
+    code = "gateway_stopping"
+
+
+class InternalError(GatewayError):
+    """The gateway failed. Its log has the cause under this answer's x-request-id."""
+
+    code = "internal_error"
+
+
+class UpstreamError(GatewayError):
+    """The model behind the gateway failed."""
+
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to the model could be made."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The model did not answer in time."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamBroken(UpstreamError):
+    """The model broke off its answer."""
+
+    code = "upstream_broken"
+
+
+class UpstreamTooLarge(UpstreamError):
+    """The model's answer is larger than this gateway accepts."""
+
+    code = "upstream_too_large"
+
+
+class UpstreamRefused(UpstreamError):
+    """The model behind the gateway refused the request."""
+
+    def __init__(
+        self, message: str, *, status: int, kind: str, code: str, param: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:  # fmt: skip
+        """What a client needs to react: *status*, OpenAI's *kind* and *code*, retry hints in *headers*."""
+        super().__init__(message, param=param)
+        self.status = status
+        self.kind = kind
+        self.code = code
+        self.headers = headers
+
+
+STATUS: dict[str, tuple[int, str]] = {
+    "missing_api_key": (401, "authentication_error"),
+    "invalid_api_key": (401, "authentication_error"),
+    "model_not_allowed": (403, "permission_error"),
+    "invalid_request": (400, "invalid_request_error"),
+    "bad_input": (400, "invalid_request_error"),
+    "bad_template": (500, "server_error"),
+    "request_too_large": (413, "invalid_request_error"),
+    "guardrail_blocked": (400, "invalid_request_error"),
+    "model_not_found": (404, "invalid_request_error"),
+    "unknown_url": (404, "invalid_request_error"),
+    "method_not_allowed": (405, "invalid_request_error"),
+    "request_timeout": (408, "invalid_request_error"),
+    "bad_features": (400, "invalid_request_error"),
+    "release_not_ready": (503, "server_error"),
+    "overloaded": (503, "server_error"),
+    "upstream_error": (502, "server_error"),
+    "upstream_unreachable": (502, "server_error"),
+    "upstream_broken": (502, "server_error"),
+    "upstream_too_large": (502, "server_error"),
+    "upstream_timeout": (504, "server_error"),
+    "gateway_stopping": (503, "server_error"),
+    "internal_error": (500, "server_error"),
+    "missing_extra": (503, "server_error"),
+    "bad_settings": (503, "server_error"),
+    "store_unavailable": (503, "server_error"),
+    "version_tampered": (503, "server_error"),
+    "index_not_built": (503, "server_error"),
+    "index_broken": (503, "server_error"),
+    "embedder_mismatch": (503, "server_error"),
+    "weights_unavailable": (503, "server_error"),
+    "retriever_closed": (503, "server_error"),
+    "model_unusable": (503, "server_error"),
+    "not_found": (404, "invalid_request_error"),
+}
+"""Error code → (HTTP status, OpenAI error type). Codes not listed are 500 server_error."""
+
+
+def status_of(error: PlatformError) -> int:
+    """The HTTP status of *error*."""
+    if isinstance(error, UpstreamRefused):
+        return error.status
+    return STATUS.get(error.code, (500, "server_error"))[0]
+
+
+def body_of(error: PlatformError) -> bytes:
+    """The error as OpenAI writes it: `{"error": {message, type, param, code}}`."""
+    kind = STATUS.get(error.code, (500, "server_error"))[1]
+    if isinstance(error, UpstreamRefused):
+        kind = error.kind
+    param = getattr(error, "param", None)
+    return msgspec.json.encode(
+        {"error": {"message": error.message, "type": kind, "param": param, "code": error.code}}
+    )

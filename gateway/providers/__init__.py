@@ -1,0 +1,1 @@
+"""Providers: plug-ins that speak to one upstream each."""

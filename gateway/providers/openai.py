@@ -1,0 +1,83 @@
+"""
+Any upstream that speaks OpenAI's dialect: OpenAI itself, vLLM, Ollama.
+
+The body goes out as the relay made it and comes back as the upstream sent it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.errors import UpstreamUnreachable
+from gateway.providers.base import Call, Reply
+from gateway.providers.options import ProviderOptions
+from gateway.transport import Transport
+from registry.errors import BadSettings
+
+BASE_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "vllm": "http://127.0.0.1:8000/v1",
+    "ollama": "http://127.0.0.1:11434/v1",
+}
+"""Where each provider is when nothing else is said."""
+_NEEDS_KEY = frozenset({"openai"})
+
+
+def build(model: str, options: ProviderOptions) -> OpenAI:
+    """
+    A provider for *model* at `options.base_url`, or at the provider's usual address.
+
+    Raises:
+        BadSettings: the address is not an http or https URL, or OpenAI's own API has no key.
+    """
+    url = (options.base_url or BASE_URLS.get(options.name, "")).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        message = f"gateway.upstreams.{options.name}.base_url {url!r} is not an http or https URL"
+        raise BadSettings(message)
+    if options.name in _NEEDS_KEY and not options.api_key and url == BASE_URLS[options.name]:
+        message = f"{options.name}/{model} needs a key: set {options.name.upper()}_API_KEY for the gateway"
+        raise BadSettings(message)
+    return OpenAI(model, url, options)
+
+
+class OpenAI:
+    """One upstream and its pool of connections. Owned by one event loop."""
+
+    def __init__(self, model: str, url: str, options: ProviderOptions) -> None:
+        """Relay to *url*, the API's root; *model* is only told in errors and `status`."""
+        self._model = model
+        self._url = url
+        self._name = options.name
+        self._transport = Transport(options)
+        headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
+        if options.api_key:
+            headers.append((b"authorization", b"Bearer " + options.api_key.encode()))
+        self._headers = tuple(headers)
+        self._closed = False
+
+    async def start(self) -> None:
+        """Nothing to wait for: connections are made when requests need them."""
+
+    async def open(self, call: Call) -> Reply:
+        """
+        Relay *call*.
+
+        Raises:
+            UpstreamError: no connection, no answer in time, or something that is not HTTP.
+        """
+        if self._closed:
+            message = f"{self._name}/{self._model} was closed; ask again"
+            raise UpstreamUnreachable(message)
+        url = self._url + call.path.removeprefix("/v1")
+        return await self._transport.request("POST", url, self._headers, call.body)
+
+    async def close(self) -> None:
+        """Close every connection; running replies are cut. Idempotent."""
+        self._closed = True
+        await self._transport.close()
+
+    def status(self) -> dict[str, Any]:
+        """Where it relays to; ready unless closed: whether the upstream answers shows with each call."""
+        return {"ready": not self._closed, "host": urlsplit(self._url).netloc.rpartition("@")[2]}

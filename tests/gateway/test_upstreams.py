@@ -1,0 +1,69 @@
+"""Where providers are: settings win over the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.controlplane.upstreams import options_for
+from gateway.providers.openai import build
+from gateway.settings import GatewaySettings, UpstreamSettings
+from registry.errors import BadSettings
+
+HOME = Path("home")
+
+
+@pytest.mark.parametrize(
+    ("name", "environ", "expected"),
+    [
+        ("openai", {}, (None, None)),
+        ("openai", {"OPENAI_API_KEY": " k ", "OPENAI_BASE_URL": "https://e/v1"}, ("https://e/v1", "k")),
+        ("vllm", {"VLLM_BASE_URL": "http://v:8000/v1"}, ("http://v:8000/v1", None)),
+        ("ollama", {"OLLAMA_HOST": "127.0.0.1:11434"}, ("http://127.0.0.1:11434/v1", None)),
+        ("ollama", {"OLLAMA_HOST": "0.0.0.0:1"}, ("http://127.0.0.1:1/v1", None)),
+        ("ollama", {"OLLAMA_HOST": "https://o/v1/"}, ("https://o/v1", None)),
+        ("anthropic", {"ANTHROPIC_API_KEY": "a"}, (None, "a")),
+        ("elsewhere", {"OPENAI_API_KEY": "k"}, (None, None)),
+    ],
+)
+def test_the_usual_variables_are_read(
+    name: str, environ: dict[str, str], expected: tuple[str | None, str | None]
+) -> None:
+    options = options_for(name, GatewaySettings(), environ, home=HOME)
+    assert (options.base_url, options.api_key) == expected
+    assert "api_key" not in repr(options)
+
+
+def test_settings_win_over_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    environ = {"VLLM_BASE_URL": "http://env/v1", "VLLM_API_KEY": "env", "MINE": "named"}
+    for upstream, key in (
+        (UpstreamSettings("http://set/v1", api_key_env="MINE"), "named"),
+        (UpstreamSettings("http://set/v1", api_key_env="MINE", api_key_file=file), "from-file"),
+    ):
+        settings = GatewaySettings(upstreams={"vllm": upstream}, threads=3)
+        options = options_for("vllm", settings, environ, home=HOME)
+        assert (options.base_url, options.api_key, options.threads) == ("http://set/v1", key, 3)
+
+
+def test_a_key_that_cannot_be_had_is_an_error_that_names_it(tmp_path: Path) -> None:
+    for upstream, told in (
+        (UpstreamSettings(api_key_env="ABSENT"), "ABSENT is not set"),
+        (UpstreamSettings(api_key_file=tmp_path / "absent"), "absent cannot be read"),
+    ):
+        with pytest.raises(BadSettings, match=told):
+            options_for("vllm", GatewaySettings(upstreams={"vllm": upstream}), {}, home=HOME)
+
+
+def test_openai_without_a_key_says_what_to_set() -> None:
+    with pytest.raises(BadSettings, match="set OPENAI_API_KEY"):
+        build("gpt-4o", options_for("openai", GatewaySettings(), {}, home=HOME))
+
+
+@pytest.mark.parametrize("url", ["ftp://x/v1", "not a url", "http://"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    settings = GatewaySettings(upstreams={"vllm": UpstreamSettings(base_url=url)})
+    with pytest.raises(BadSettings, match="is not an http or https URL"):
+        build("m", options_for("vllm", settings, {}, home=HOME))
