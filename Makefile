@@ -41,8 +41,9 @@ setup: .venv/.ready ## A virtual environment with exactly the locked dependencie
 	@touch $@
 
 $(UV):
-	@python=$$(PYTHON="$(PYTHON)" sh .ci/python) && "$$python" -m venv .uv >&2 || { \
-	  echo "make: no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf .uv; exit 1; }
+	@python=$$(PYTHON="$(PYTHON)" sh .ci/python) || exit 1; \
+	"$$python" -m venv .uv >&2 || { rm -rf .uv; \
+	  echo "make: $$python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) >&2 || { rm -rf .uv; exit 1; }
 
 clean: ## Remove what make made

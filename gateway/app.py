@@ -8,7 +8,7 @@ control plane, whose framework is imported when its first request comes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gateway.controlplane.refresh import Live
@@ -19,6 +19,7 @@ from gateway.dataplane.work import Work
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
 from registry.clock import Clock, utc_now
+from registry.ids import sortable_id
 from registry.workspace import Workspace
 
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -59,7 +60,8 @@ class Gateway:
             if path in PATHS or path.startswith(_DATA_PREFIXES):
                 await self._relay(scope, receive, send)
             else:
-                await (self._control or await self._control_plane())(scope, receive, send)
+                control = self._control or await self._control_plane()
+                await control(scope, receive, _identified(send, sortable_id("req", self._clock())))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -86,3 +88,14 @@ class Gateway:
         await self.live.close()
         self._work.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _identified(send: Send, request_id: str) -> Send:
+    """*send*, with the header `x-request-id` that the relay gives its own answers."""
+
+    async def identified(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+        await send(message)
+
+    return identified

@@ -22,11 +22,19 @@ class State(Protocol):
     """What the gauges read when they are scraped."""
 
     @property
-    def table(self) -> RouteTable: ...  # noqa: D102
+    def table(self) -> RouteTable:
+        """The table in force."""
+        ...
+
     @property
-    def ready(self) -> bool: ...  # noqa: D102
+    def ready(self) -> bool:
+        """Whether every release in production can answer."""
+        ...
+
     @property
-    def registry_error(self) -> str | None: ...  # noqa: D102
+    def registry_error(self) -> str | None:
+        """Why the registry could not be read; None when it could."""
+        ...
 
 
 class Telemetry:

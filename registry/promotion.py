@@ -40,7 +40,13 @@ from registry.refs import Ref
 
 Envelopes = Sequence[tuple[str, Mapping[str, Any]]]
 _ALIASES, _MOVES = tables.aliases, tables.alias_moves
-_TELLING = (EvidenceExpired, EvidenceUntrusted, EvidenceTampered, EvidenceMismatch)
+
+
+class _OtherRelease(EvidenceMismatch):
+    """Evidence that is not about this release at all: the least telling refusal."""
+
+
+_TELLING = (EvidenceExpired, EvidenceUntrusted, EvidenceTampered, EvidenceMismatch, _OtherRelease)
 """When no evidence holds, the refusal nearest to success is the one reported."""
 
 
@@ -227,7 +233,7 @@ def _judge(
             f"evidence {short(on_file)} is for release digest {short(claim.release)}, "
             f"not for {short(version.digest)}; run `evals run` against this release"
         )
-        raise EvidenceMismatch(message)
+        raise _OtherRelease(message)
     oldest = now - timedelta(hours=policy.max_age_hours)
     if not claim.valid_from <= now < claim.valid_until or claim.valid_from < oldest:
         message = (

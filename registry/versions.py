@@ -19,6 +19,7 @@ from registry.ids import canonical, digest_bytes, sortable_id
 from registry.refs import Ref, check_name
 
 _TABLE = tables.versions
+_PLURALS = {"index": "indexes", "guardrail-policy": "guardrails", "gate-policy": "gates"}
 
 
 def plain(content: object) -> Any:  # noqa: ANN401
@@ -87,7 +88,8 @@ def get(connection: Connection, kind: Kind, ref: Ref) -> Version:
         raise NotFound(f"{kind} {ref}: only releases have aliases; use name, name:3 or name@sha256:…")
     row = connection.execute(query.order_by(_TABLE.c.number.desc()).limit(1)).mappings().first()
     if row is None:
-        raise NotFound(f"no {kind} {ref} in the registry; `registry {kind}s list` shows what there is")
+        plural = _PLURALS.get(kind, f"{kind}s")
+        raise NotFound(f"no {kind} {ref} in the registry; `registry {plural} list` shows what there is")
     return _version(row)
 
 

@@ -138,7 +138,9 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     lines += [f"  {name}: {facts}" for name, facts in answer["upstreams"].items()]
     lines += ["", "registry"]
     lines += [f"  {name}: {value}" for name, value in answer["registry"].items()]
-    lines += ["", *(f"problem: {problem}" for problem in answer["problems"] or ["none"])]
+    lines += ["", *(f"problem: {problem}" for problem in answer["problems"])]
+    if answer["ok"]:
+        lines.append("no problems")
     return lines
 
 

@@ -24,24 +24,43 @@ class Passage(Protocol):
     """A passage, or one sentence of it, that retrieval found."""
 
     @property
-    def id(self) -> str: ...  # noqa: D102
+    def id(self) -> str:
+        """Id of the passage, `<document>#<n>`."""
+        ...
+
     @property
-    def document_id(self) -> str: ...  # noqa: D102
+    def document_id(self) -> str:
+        """Id of the document it is from."""
+        ...
+
     @property
-    def title(self) -> str: ...  # noqa: D102
+    def title(self) -> str:
+        """The document's title."""
+        ...
+
     @property
-    def text(self) -> str: ...  # noqa: D102
+    def text(self) -> str:
+        """What is shown to the model."""
+        ...
+
     @property
-    def score(self) -> float: ...  # noqa: D102
+    def score(self) -> float:
+        """Cosine with the question, in [-1, 1]."""
+        ...
 
 
 class Embedder(Protocol):
     """Texts to unit vectors, locally; thread-safe."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """Name of the plug-in."""
+        ...
+
     @property
-    def dimension(self) -> int: ...  # noqa: D102
+    def dimension(self) -> int:
+        """Length of each vector."""
+        ...
 
     def embed(self, texts: Sequence[str]) -> Any:  # noqa: ANN401 - numpy is not imported here
         """A float32 array (n, d)."""
@@ -52,7 +71,9 @@ class Retriever(Protocol):
     """Query to passages; blocking and thread-safe."""
 
     @property
-    def embedder(self) -> Embedder: ...  # noqa: D102
+    def embedder(self) -> Embedder:
+        """The embedder that made the index."""
+        ...
 
     def retrieve(self, query: str, k: int) -> Sequence[Passage]:
         """At most *k* passages, best first."""
@@ -67,20 +88,33 @@ class Predictions(Protocol):
     """One label, class index and probability row for each input row."""
 
     @property
-    def labels(self) -> Sequence[str]: ...  # noqa: D102
+    def labels(self) -> Sequence[str]:
+        """The most probable class of each row."""
+        ...
+
     @property
-    def indices(self) -> Sequence[int]: ...  # noqa: D102
+    def indices(self) -> Sequence[int]:
+        """The same as positions in the model's classes."""
+        ...
+
     @property
-    def probabilities(self) -> Sequence[Sequence[float]]: ...  # noqa: D102
+    def probabilities(self) -> Sequence[Sequence[float]]:
+        """One for each row and class."""
+        ...
 
 
 class Predictor(Protocol):
     """A loaded classical model; blocking and thread-safe."""
 
     @property
-    def features(self) -> Sequence[Feature]: ...  # noqa: D102
+    def features(self) -> Sequence[Feature]:
+        """What each row must hold."""
+        ...
+
     @property
-    def classes(self) -> Sequence[str]: ...  # noqa: D102
+    def classes(self) -> Sequence[str]:
+        """What a row may turn out to be."""
+        ...
 
     def predict(self, rows: Sequence[Mapping[str, object]]) -> Predictions:
         """Validate and predict; raises an error that names row and feature."""

@@ -72,7 +72,7 @@ class Window:
                     f"guardrail {check.detector} found {finding.rule} in the {self._stage}; "
                     "this release does not allow it"
                 )
-                raise GuardrailBlocked(message)
+                raise GuardrailBlocked(message, rule=finding.rule)
             closed = lane.add(check, finding, self._text, self._base)
             if closed is not None:
                 self._close(closed, released)
@@ -112,7 +112,10 @@ class Window:
             self._sent = match.end
 
     def _between(self, start: int, end: int) -> str:
-        return self._text[max(0, start - self._base) : end - self._base]
+        """The text from *start* to *end*; before a match that began long ago there is none left."""
+        if end <= start:
+            return ""
+        return self._text[start - self._base : end - self._base]
 
 
 class _Open:

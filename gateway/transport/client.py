@@ -25,15 +25,29 @@ class Timeouts(Protocol):
     """The bounds of one upstream; `ProviderOptions` has them."""
 
     @property
-    def connect_timeout_s(self) -> float: ...  # noqa: D102
+    def connect_timeout_s(self) -> float:
+        """To get a connection, new or pooled."""
+        ...
+
     @property
-    def first_byte_timeout_s(self) -> float: ...  # noqa: D102
+    def first_byte_timeout_s(self) -> float:
+        """From the request to the head of the answer."""
+        ...
+
     @property
-    def idle_timeout_s(self) -> float: ...  # noqa: D102
+    def idle_timeout_s(self) -> float:
+        """Between two pieces of the body."""
+        ...
+
     @property
-    def total_timeout_s(self) -> float: ...  # noqa: D102
+    def total_timeout_s(self) -> float:
+        """From the request to the end of the body."""
+        ...
+
     @property
-    def max_response_bytes(self) -> int: ...  # noqa: D102
+    def max_response_bytes(self) -> int:
+        """Longest body."""
+        ...
 
 
 class TransportReply:

@@ -124,9 +124,9 @@ def test_a_registry_that_cannot_be_read_changes_nothing_that_is_served(running: 
 def test_a_release_that_cannot_be_loaded_is_a_503_and_says_why_to_the_operator(running: Running) -> None:
     promoted(running.house, "openai/gpt-4o")
     until(lambda: running.digest() == "release_not_ready")
+    until(lambda: "set OPENAI_API_KEY" in running.get("/health/ready")[1]["releases"][0]["reason"])
     status, report = running.get("/health/ready")
     assert (status, report["ready"]) == (503, False)
-    assert "set OPENAI_API_KEY" in report["releases"][0]["reason"]
     assert running.get("/health")[1]["status"] == "unhealthy"
     assert running.get("/v2/health/ready") == (503, {"live": True, "ready": False})
     with pytest.raises(openai.InternalServerError) as caught:
@@ -162,8 +162,9 @@ def test_health_and_metrics_need_no_key_and_name_what_serves(running: Running) -
     assert info in metrics
     assert 'sluicegate_requests_total{release="support",route="/v1/chat/completions",status="200"}' in metrics
     assert 'sluicegate_tokens_total{direction="prompt",release="support"} 7.0' in metrics
-    status, body = running.get("/nothing")
+    status, headers, body = running.stand.post("/nothing", b"", method="GET")
     assert (status, body["error"]["code"]) == (404, "unknown_url")
+    assert headers["x-request-id"].startswith("req_")
 
 
 def test_an_alias_keeps_its_route_until_the_new_one_is_loaded(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GuardrailBlocked
@@ -172,6 +172,7 @@ BLOCKING = marks(("<", ">", "angle", "block"), ("[", "]", "square", "redact"))
 
 @settings(max_examples=400, deadline=None)
 @given(text=st.text(alphabet="<>[]ab", max_size=40), size=st.integers(1, 9))
+@example(text="[<][<<]<<<<<<>", size=1)
 def test_nothing_of_a_blocked_span_is_ever_released(text: str, size: int) -> None:
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     released, blocked, _ = streamed(BLOCKING, pieces)
