@@ -93,9 +93,14 @@ def test_without_mlflow_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPat
 def test_a_training_that_fails_touches_nothing_and_leaves_no_child(tmp_path: Path) -> None:
     before = _children()
     during: set[str] = set()
-    with pytest.raises(ZeroDivisionError), track.recorder(track.default_uri(tmp_path)):
-        during |= _children() - before
-        raise ZeroDivisionError
+
+    def train() -> None:
+        with track.recorder(track.default_uri(tmp_path)):
+            during.update(_children() - before)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
     assert during
     assert list(tmp_path.iterdir()) == []
     assert _children() <= before
