@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
@@ -93,7 +92,7 @@ def train(
                 workspace.artifacts,
                 jobs=jobs or lineage.cores(),
                 say=_say,
-                bar=functools.partial(terminal.progress, quiet=as_json),
+                bar=terminal.progress,
             )
             if holdout:
                 data.write_holdout(prepared.split.holdout, settings, holdout)
@@ -138,7 +137,7 @@ def predict(
         predictor = load_predictor(content, workspace.artifacts, threads=threads)
     named = list(_rows(source, [feature.name for feature in content.features]))
     answers: list[dict[str, Any]] = []
-    with terminal.progress("predicting", len(named), quiet=as_json) as tick:
+    with terminal.progress("predicting", len(named)) as tick:
         for start in range(0, len(named), BATCH_ROWS):
             batch = named[start : start + BATCH_ROWS]
             result = predictor.predict([row for _, row in batch])

@@ -66,7 +66,6 @@ def run_suite(  # noqa: PLR0913 - one parameter for each option
         concurrency=_concurrency(concurrency, chosen),
         patience=Patience(chosen.timeout_s, chosen.retries, chosen.ready_timeout_s),
         use_cache=cache,
-        quiet=as_json,
     )
     loaded = suite.read(file)
     with open_workspace() as workspace:

@@ -36,8 +36,6 @@ class Asking:
     concurrency: int = 2
     patience: Patience = field(default_factory=Patience)
     use_cache: bool = True
-    quiet: bool = False
-    """Draw no progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ async def _collect_all(
         async with client:
             for (role, name), task in plan.tasks.items():
                 label = f"{role} {name}"
-                with progress(label, len(task.samples), quiet=asking.quiet) as on_done:
+                with progress(label, len(task.samples)) as on_done:
                     collected[role, name] = await collect(
                         task, client, cache, run_all, concurrency=asking.concurrency, on_done=on_done
                     )

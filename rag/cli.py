@@ -74,7 +74,7 @@ def build_command(
         terminal.show({**result, "dry_run": True}, text, as_json=as_json)
         return
     with open_workspace() as workspace:
-        with terminal.progress("embedding", planned.content.passages, quiet=as_json) as on_progress:
+        with terminal.progress("embedding", planned.content.passages) as on_progress:
             built = build.carry_out(
                 planned,
                 embedder=model,

@@ -72,13 +72,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """
     A progress bar on standard error; call what it yields with how many more are done.
 
-    Silent when *quiet* or when standard error is no terminal.
+    Silent when standard error is no terminal; standard output is never touched.
     """
-    if quiet or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield lambda _done: None
         return
     from rich.console import Console

