@@ -1,7 +1,8 @@
 """
 Settings: `sluicegate.yaml`, then environment variables, then defaults that need neither.
 
-The file has one section per package; `SLUICEGATE_<SECTION>__<KEY>` overrides one value.
+The file has a section each for registry, gateway, rag and evals (training has `params.yaml`);
+`SLUICEGATE_<SECTION>__<KEY>` overrides one value.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from registry.errors import BadInput, BadSettings
 
 T = TypeVar("T")
 FILE = "sluicegate.yaml"
-SECTIONS = ("registry", "gateway", "evals", "rag", "classical")
 PREFIX = "SLUICEGATE_"
 
 
@@ -128,7 +128,6 @@ class _Document:
     gateway: Mapping[str, Any] | None = None
     evals: Mapping[str, Any] | None = None
     rag: Mapping[str, Any] | None = None
-    classical: Mapping[str, Any] | None = None
 
 
 def _overrides(env: Mapping[str, str], section: str, shape: type) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import socket
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import typer
 
 from gateway.settings import GatewaySettings
+from rag.settings import RagSettings
 from registry import releases, settings
 from registry.errors import PlatformError
 from registry.terminal import EXIT_FAIL, Json, show
@@ -65,6 +67,9 @@ def _settings(problems: list[str]) -> dict[str, Any]:
         found["file"] = str(path) if path else "none: defaults and environment"
         found["registry"] = _values(settings.registry_settings())
         found["gateway"] = _values(settings.load("gateway", GatewaySettings))
+        found["rag"] = _values(settings.load("rag", RagSettings))
+        # By name, not by import: the gateway does not know evals.
+        found["evals"] = _values(importlib.import_module("evals.settings").evals_settings())
     except PlatformError as error:
         problems.append(f"settings: {error.message}")
     overrides = sorted(name for name in os.environ if name.startswith(settings.PREFIX))
