@@ -56,7 +56,7 @@ def connect(url: str) -> Engine:
     sqlite = parsed.get_backend_name() == "sqlite"
     try:
         if sqlite and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = create_engine(
             parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": 10}
         )

@@ -48,3 +48,7 @@ def test_opening_twice_at_once_migrates_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(revision, range(4))) == [1, 1, 1, 1]
+
+
+def test_a_new_home_is_its_owners_alone(workspace: Workspace) -> None:
+    assert workspace.settings.home.stat().st_mode & 0o777 == 0o700
