@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -159,19 +161,18 @@ def summary(done: list[Step], seconds: float) -> str:
 
 def goodbye(story: Story) -> str:
     """What to paste next."""
-    body = '{"model": "support", "messages": [{"role": "user", "content": "' + story.question + '"}]}'
+    messages = [{"role": "user", "content": story.question}]
+    body = shlex.quote(json.dumps({"model": "support", "messages": messages}, ensure_ascii=False))
     return f"""
 The gateway keeps serving at {story.url}; Ctrl-C stops it. Ask it:
 
   curl {story.url}/v1/chat/completions \\
     -H 'Authorization: Bearer {story.key}' -H 'Content-Type: application/json' \\
-    -d '{body}'
+    -d {body}
 
   from openai import OpenAI
   client = OpenAI(base_url="{story.url}/v1", api_key="{story.key}")
-  answer = client.chat.completions.create(
-      model="support", messages=[{{"role": "user", "content": "{story.question}"}}]
-  )
+  answer = client.chat.completions.create(model="support", messages={messages!r})
   print(answer.choices[0].message.content)
 
 The project is in {story.shell.folder}."""
