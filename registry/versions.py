@@ -19,7 +19,17 @@ from registry.ids import canonical, digest_bytes, sortable_id
 from registry.refs import Ref, check_name
 
 _TABLE = tables.versions
-_PLURALS = {"index": "indexes", "guardrail-policy": "guardrails", "gate-policy": "gates"}
+GROUPS: dict[Kind, str] = {
+    "prompt": "prompts",
+    "index": "indexes",
+    "model": "models",
+    "dataset": "datasets",
+    "suite": "suites",
+    "guardrail-policy": "guardrails",
+    "gate-policy": "gates",
+    "release": "releases",
+}
+"""Kind → what its commands are called: `registry indexes list`."""
 
 
 def plain(content: object) -> Any:  # noqa: ANN401
@@ -88,8 +98,7 @@ def get(connection: Connection, kind: Kind, ref: Ref) -> Version:
         raise NotFound(f"{kind} {ref}: only releases have aliases; use name, name:3 or name@sha256:…")
     row = connection.execute(query.order_by(_TABLE.c.number.desc()).limit(1)).mappings().first()
     if row is None:
-        plural = _PLURALS.get(kind, f"{kind}s")
-        raise NotFound(f"no {kind} {ref} in the registry; `registry {plural} list` shows what there is")
+        raise NotFound(f"no {kind} {ref} in the registry; `registry {GROUPS[kind]} list` shows what there is")
     return _version(row)
 
 

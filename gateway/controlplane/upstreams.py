@@ -9,13 +9,14 @@ from gateway.providers.options import Embed, ProviderOptions
 from gateway.settings import GatewaySettings, UpstreamSettings
 from registry.errors import BadSettings
 
-_URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "vllm": "VLLM_BASE_URL", "ollama": "OLLAMA_HOST"}
-_KEY_VARIABLES = {
+URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "vllm": "VLLM_BASE_URL", "ollama": "OLLAMA_HOST"}
+KEY_VARIABLES = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
     "vllm": "VLLM_API_KEY",
     "ollama": "OLLAMA_API_KEY",
 }
+"""Provider → the environment variable its own tools read the key from; likewise the address above."""
 
 
 def options_for(
@@ -51,7 +52,7 @@ def options_for(
 
 
 def _url(name: str, environ: Mapping[str, str]) -> str | None:
-    value = environ.get(_URL_VARIABLES.get(name, ""), "").strip()
+    value = environ.get(URL_VARIABLES.get(name, ""), "").strip()
     if not value:
         return None
     if name != "ollama":
@@ -73,4 +74,4 @@ def _key(name: str, upstream: UpstreamSettings, environ: Mapping[str, str]) -> s
             message = f"gateway.upstreams.{name}.api_key_env: {upstream.api_key_env} is not set"
             raise BadSettings(message)
         return environ[upstream.api_key_env].strip() or None
-    return environ.get(_KEY_VARIABLES.get(name, ""), "").strip() or None
+    return environ.get(KEY_VARIABLES.get(name, ""), "").strip() or None

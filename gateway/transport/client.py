@@ -115,11 +115,6 @@ class Transport:
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
 
-    @classmethod
-    def of(cls, limits: Timeouts) -> Transport:
-        """A transport within *limits*."""
-        return cls(limits)
-
     async def request(
         self, method: str, url: str, headers: Headers = (), body: bytes | None = None
     ) -> TransportReply:

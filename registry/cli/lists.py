@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -15,29 +15,18 @@ from registry.refs import parse_ref
 from registry.terminal import Json, command_group, show, table
 from registry.workspace import open_workspace
 
-_GROUPS = {
-    "prompts": "prompt",
-    "indexes": "index",
-    "models": "model",
-    "datasets": "dataset",
-    "suites": "suite",
-    "guardrails": "guardrail-policy",
-    "gates": "gate-policy",
-    "releases": "release",
-}
 _HELP = "Show the versions of this kind."
 
 
 def add_to(application: typer.Typer) -> None:
     """Hang `list` and `show` into the group of every kind."""
     groups = {group.name: group.typer_instance for group in application.registered_groups}
-    for name, kind in _GROUPS.items():
+    for kind, name in versions.GROUPS.items():
         group = groups.get(name)
         if group is None:
             group = command_group(_HELP)
             application.add_typer(group, name=name)
-        assert kind in get_args(Kind)  # noqa: S101
-        _add(group, name, kind)  # type: ignore[arg-type]
+        _add(group, name, kind)
 
 
 def _add(group: typer.Typer, plural: str, kind: Kind) -> None:

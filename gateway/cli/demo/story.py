@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -96,7 +97,7 @@ class Story:
         self._gateway.kill()
         self._gateway.wait(timeout=5)
 
-    def until(self, what: str, seconds: float, check: Any) -> float:  # noqa: ANN401
+    def until(self, what: str, seconds: float, check: Callable[[], bool]) -> float:
         """
         Ask *check* every 20 ms until it is true; returns the milliseconds that took.
 
