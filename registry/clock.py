@@ -25,7 +25,9 @@ def to_text(instant: datetime) -> str:
     if instant.tzinfo is None:
         message = "a time without a zone cannot be stored; use an aware UTC datetime"
         raise BadInput(message)
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return instant.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> datetime:

@@ -36,7 +36,7 @@ from registry.errors import BadSettings, StoreUnavailable
 BUSY_TIMEOUT_S = 30
 _MIGRATING = threading.Lock()
 """Alembic keeps its context in the process: one migration at a time."""
-HEAD = "0001"
+HEAD = "0002"
 """The migration this code expects; `migrations/` brings an older database here."""
 
 

@@ -19,6 +19,9 @@ VariableType = Literal["text", "number", "boolean", "list"]
 Role = Literal["system", "user", "assistant"]
 Action = Literal["block", "redact", "warn", "observe"]
 Verdict = Literal["pass", "fail", "inconclusive"]
+BudgetPeriod = Literal["day", "month", "total"]
+SubjectKind = Literal["key", "team", "user", "session", "model"]
+"""Whom a limit counts: a key's account, its team, the end user or session it names, a model or release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,8 @@ class ReleaseContent:
     index: str | None = None
     retrieval: Retrieval = field(default_factory=Retrieval)
     guardrails: str | None = None
+    fallbacks: tuple[str, ...] = ()
+    """`provider/model` asked in this order when *model* cannot answer; chat only."""
 
     def __post_init__(self) -> None:
         """Refuse combinations that could not be served."""
@@ -213,6 +218,14 @@ class ReleaseContent:
             raise BadInput(message)
         if self.kind == "prediction" and (provider != "models" or not self.model_digest):
             message = "a prediction release pins a model of the registry: model: models/<name>"
+            raise BadInput(message)
+        for fallback in self.fallbacks:
+            other, slash, inner = fallback.partition("/")
+            if not (slash and other and inner) or other in ("models", "extractive") or fallback == self.model:
+                message = f"fallbacks: {fallback!r} is not another provider/model that can answer instead"
+                raise BadInput(message)
+        if self.fallbacks and self.kind == "prediction":
+            message = "fallbacks: a prediction release has none; its model is one of the registry"
             raise BadInput(message)
         if self.index and not self.prompt and provider != "extractive":
             message = "a release with an index needs a prompt that shows the passages"
@@ -251,6 +264,87 @@ class AliasMove:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one subject may use; None is no limit."""
+
+    rpm: int | None = None
+    """Requests in any 60 seconds."""
+    tpm: int | None = None
+    """Tokens, prompt and completion together, in any 60 seconds."""
+    concurrency: int | None = None
+    """Requests at the same time."""
+    budget_microusd: int | None = None
+    """Money in each *budget_period*, in millionths of a US dollar."""
+    budget_period: BudgetPeriod = "month"
+    """Days and months are those of UTC."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that say nothing sensible."""
+        for name in ("rpm", "tpm", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 10**12:
+                message = f"{name}: {value} is not 1 to 10^12; leave it out for no limit"
+                raise BadInput(message)
+        if self.budget_microusd is not None and not 0 <= self.budget_microusd <= 10**15:
+            message = f"budget: {self.budget_microusd} micro-USD is not 0 to 10^15"
+            raise BadInput(message)
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing is bounded."""
+        return (self.rpm, self.tpm, self.concurrency, self.budget_microusd) == (None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """Limits of a subject that is not a key."""
+
+    kind: Literal["team", "user", "session", "model"]
+    subject: str
+    """Its name; `*` is each one of that kind that has no rule of its own, counted separately."""
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a provider's model costs from some moment on, in pico-USD (10^-12) per token."""
+
+    model: str
+    """`provider/model`, or a pattern such as `ollama/*`; the longest that fits wins."""
+    effective_from: datetime
+    input_picousd: int
+    output_picousd: int
+    cached_input_picousd: int | None = None
+    """For prompt tokens that the provider read from its cache; None: as other prompt tokens."""
+    withdrawn: bool = False
+    """From that moment on *model* has no price of its own: a shorter pattern's applies, or none."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative prices, and a withdrawal that names one."""
+        if self.withdrawn and (self.input_picousd, self.output_picousd, self.cached_input_picousd) != (
+            0, 0, None,
+        ):  # fmt: skip
+            message = f"price of {self.model}: what is withdrawn has none"
+            raise BadInput(message)
+        if min(self.input_picousd, self.output_picousd, self.cached_input_picousd or 0) < 0:
+            message = f"price of {self.model}: must not be negative"
+            raise BadInput(message)
+
+    def cost_microusd(self, prompt: int, completion: int, cached: int = 0) -> int:
+        """
+        The cost of so many tokens in micro-USD, rounded up; *cached* ones are part of *prompt*.
+
+        >>> from registry.clock import from_text
+        >>> since = from_text("2026-01-01T00:00:00.000000Z")
+        >>> Price("openai/gpt-4o-mini", since, 150_000, 600_000, 75_000).cost_microusd(1000, 10, 400)
+        126
+        """
+        cached_price = self.input_picousd if self.cached_input_picousd is None else self.cached_input_picousd
+        picousd = (prompt - cached) * self.input_picousd + cached * cached_price
+        return -(-(picousd + completion * self.output_picousd) // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """What is kept of a virtual key: never the key itself."""
 
@@ -264,6 +358,56 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    routes: tuple[str, ...] = ("*",)
+    """Paths or patterns such as `/v1/*` it may call; `*` is all."""
+    team: str = ""
+    limits: Limits = field(default_factory=Limits)
+    account: str = ""
+    """What its use is counted under: the id of the first key of a chain of rotations."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEntry:
+    """What is stored of one request that used something. Users and sessions are pseudonyms."""
+
+    request_id: str
+    at: str
+    """When it arrived, as `clock.to_text` writes it."""
+    account: str
+    key_id: str = ""
+    team: str = ""
+    user: str = ""
+    session: str = ""
+    release: str = ""
+    """Release name, or `provider/*` for a model called directly."""
+    digest: str = ""
+    model: str = ""
+    """`provider/model` that answered."""
+    route: str = ""
+    status: int = 0
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    rows: int = 0
+    estimated: bool = False
+    cost_microusd: int | None = None
+    """None when no price was known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one subject used in one period."""
+
+    kind: SubjectKind
+    subject: str
+    period: BudgetPeriod
+    start: str
+    microusd: int
+    requests: int
+    tokens: int
+    unpriced: int
+    """Requests that used tokens without a known price, which so are not in *microusd*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +434,9 @@ class Snapshot:
     keys: tuple[ApiKey, ...]
     broken: Mapping[str, str] = field(default_factory=dict)
     """Release digest → why it cannot be served (tampered or missing parts)."""
+    limits: tuple[LimitRule, ...] = ()
+    prices: tuple[Price, ...] = ()
+    """Every price, past and future ones too."""
 
 
 def check_target(name: str, alias: str) -> None:

@@ -12,6 +12,8 @@ from registry.errors import BadInput
 
 PREFIX = "sha256:"
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
+_SHIFTS = range(120, -1, -10)
 
 
 def canonical(value: object) -> bytes:
@@ -62,5 +64,4 @@ def sortable_id(prefix: str, at: datetime) -> str:
     Ids made in different milliseconds sort in that order. Safe to call from any thread.
     """
     number = int(at.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
-    letters = (_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
-    return f"{prefix}_{''.join(letters)}"
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

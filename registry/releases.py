@@ -31,6 +31,7 @@ class ReleaseFile:
     index: str | None = None
     retrieval: Retrieval = field(default_factory=Retrieval)
     guardrails: str | None = None
+    fallbacks: tuple[str, ...] = ()
 
 
 def pin(connection: Connection, file: ReleaseFile) -> ReleaseContent:
@@ -52,6 +53,7 @@ def pin(connection: Connection, file: ReleaseFile) -> ReleaseContent:
             index=_digest(connection, "index", file.index),
             retrieval=file.retrieval,
             guardrails=_digest(connection, "guardrail-policy", file.guardrails),
+            fallbacks=file.fallbacks,
         )
         if file.kind == "chat"
         else _prediction(connection, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from registry import accounts, history, releases
+from registry import accounts, history, limits, prices, releases
 from registry.db import revision
 from registry.entities import ServedRelease, Snapshot
 from registry.errors import BadInput, NotFound, VersionTampered
@@ -14,7 +14,7 @@ from registry.versions import get
 
 def read(connection: Connection) -> Snapshot:
     """
-    The releases that aliases point at, each previous production, and the keys.
+    The releases that aliases point at, each previous production, keys, limits and prices.
 
     One bad release does not take the others down: it is listed in `broken` with the reason.
     """
@@ -35,4 +35,6 @@ def read(connection: Connection) -> Snapshot:
         aliases=aliases,
         keys=tuple(accounts.list_keys(connection)),
         broken=broken,
+        limits=tuple(limits.list_rules(connection)),
+        prices=tuple(prices.list_prices(connection)),
     )

@@ -1,8 +1,19 @@
-"""The tables. Rows of `versions`, `alias_moves` and `evidence` are only ever inserted."""
+"""The tables. Rows of `versions`, `alias_moves`, `evidence` and `prices` are only ever inserted."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -93,6 +104,71 @@ api_keys = Table(
     Column("created_at", String(27), nullable=False),
     Column("expires_at", String(27)),
     Column("revoked_at", String(27)),
+    Column("routes", Text, nullable=False, server_default='["*"]'),
+    Column("team", String(64), nullable=False, server_default=""),
+    Column("limits", Text, nullable=False, server_default="{}"),
+    Column("account", String(40), nullable=False, server_default=""),
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    Column("limits", Text, nullable=False),
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(200), nullable=False),
+    Column("effective_from", String(27), nullable=False),
+    Column("input_picousd", BigInteger, nullable=False),
+    Column("output_picousd", BigInteger, nullable=False),
+    Column("cached_input_picousd", BigInteger),
+    Column("withdrawn", Integer, nullable=False),
+    Column("created_at", String(27), nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Index("prices_by_model", "model", "effective_from"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("request_id", String(40), primary_key=True),
+    Column("at", String(27), nullable=False),
+    Column("account", String(40), nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("team", String(64), nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("session", String(64), nullable=False),
+    Column("release", String(200), nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("route", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("error", String(64), nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("estimated", Integer, nullable=False),
+    Column("cost_microusd", BigInteger),
+    Index("usage_by_time", "at"),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    Column("period", String(8), primary_key=True),
+    Column("start", String(27), primary_key=True),
+    Column("microusd", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
 )
 
 state = Table(

@@ -18,8 +18,21 @@ class Workspace:
     """The settings in force, the database and the artifact store."""
 
     settings: RegistrySettings
-    engine: Engine
     artifacts: Artifacts
+    engines: list[Engine]
+    """The one engine, once it is connected."""
+
+    @property
+    def engine(self) -> Engine:
+        """
+        The database, connected at the first use.
+
+        Raises:
+            StoreUnavailable: it cannot be opened; the next use tries again.
+        """
+        if not self.engines:
+            self.engines.append(db.connect(self.settings.url))
+        return self.engines[0]
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A read transaction; see `db.reading`."""
@@ -31,17 +44,24 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(settings: RegistrySettings | None = None) -> Iterator[Workspace]:
+def open_workspace(settings: RegistrySettings | None = None, *, later: bool = False) -> Iterator[Workspace]:
     """
     Open the registry that the settings name; it is created on first use.
+
+    Args:
+        later: connect at the first read or write instead of now, so that a registry that cannot be
+            reached is found out then.
 
     Raises:
         BadSettings: the settings are wrong.
         StoreUnavailable: the database cannot be opened.
     """
     settings = settings or registry_settings()
-    engine = db.connect(settings.url)
+    workspace = Workspace(settings, Artifacts(settings.artifact_folder), [])
     try:
-        yield Workspace(settings, engine, Artifacts(settings.artifact_folder))
+        if not later:
+            workspace.engine  # noqa: B018 - connects
+        yield workspace
     finally:
-        engine.dispose()
+        for engine in workspace.engines:
+            engine.dispose()

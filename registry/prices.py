@@ -1,0 +1,154 @@
+"""What models cost. A price is never changed: a later one takes its place from its own date on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
+
+from sqlalchemy import Connection, RowMapping, insert, select
+
+from registry import tables
+from registry.clock import from_text, to_text
+from registry.db import bump_revision
+from registry.entities import Price
+from registry.errors import BadInput
+
+_TABLE = tables.prices
+_MAX_MODEL = 200
+_EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
+
+
+def picousd(usd_per_million: str, field: str) -> int:
+    """
+    Dollars for a million tokens as pico-USD for one token, exactly: both are the same by 10^6.
+
+    Raises:
+        BadInput: not a number, negative, above 10,000, or finer than pico-USD.
+
+    >>> picousd("0.075", "input")
+    75000
+    """
+    return _scaled(usd_per_million, field, 10_000, "dollars for a million tokens")
+
+
+def microusd(usd: str, field: str) -> int:
+    """
+    Dollars as micro-USD, exactly.
+
+    Raises:
+        BadInput: not a number, negative, above 10^9, or finer than micro-USD.
+
+    >>> microusd("12.50", "budget")
+    12500000
+    """
+    return _scaled(usd, field, 10**9, "dollars")
+
+
+def dollars(microusd: int) -> str:
+    """
+    Micro-USD as dollars, every digit of them.
+
+    >>> dollars(1_234_000_056)
+    '1234.000056'
+    """
+    return f"{microusd // 10**6}.{microusd % 10**6:06d}"
+
+
+def per_million(picousd: int) -> str:
+    """
+    Pico-USD for a token as dollars for a million of them, without needless zeros.
+
+    >>> per_million(75_000), per_million(3_000_000)
+    ('0.075', '3')
+    """
+    return dollars(picousd).rstrip("0").rstrip(".")
+
+
+def check(price: Price) -> None:
+    """
+    Check what *price* is for.
+
+    Raises:
+        BadInput: the model is not provider/model or a pattern of it.
+    """
+    provider, slash, model = price.model.partition("/")
+    if not (slash and provider and model) or len(price.model) > _MAX_MODEL or "*" in provider:
+        message = f"{price.model[:200]!r} is not provider/model, or a pattern such as ollama/*"
+        raise BadInput(message)
+
+
+def set_price(connection: Connection, price: Price, *, actor: str, now: datetime) -> bool:
+    """
+    Store *price*; returns False when the same one, effective from the same moment, is there already.
+
+    Of two for the same model and moment the one set last is in force.
+
+    Raises:
+        BadInput: the model is not provider/model or a pattern of it.
+    """
+    check(price)
+    columns, since = _TABLE.c, to_text(price.effective_from)
+    query = select(_TABLE).where(columns.model == price.model, columns.effective_from == since)
+    row = connection.execute(query.order_by(columns.id.desc())).mappings().first()
+    if row is not None and _price(row) == price:
+        return False
+    connection.execute(
+        insert(_TABLE).values(
+            model=price.model,
+            effective_from=since,
+            input_picousd=price.input_picousd,
+            output_picousd=price.output_picousd,
+            cached_input_picousd=price.cached_input_picousd,
+            withdrawn=int(price.withdrawn),
+            created_at=to_text(now),
+            created_by=actor[:128],
+        )
+    )
+    bump_revision(connection)
+    return True
+
+
+def list_prices(connection: Connection) -> list[Price]:
+    """Every price, by model and date; of two for the same moment the later one set is later in the list."""
+    query = select(_TABLE).order_by(_TABLE.c.model, _TABLE.c.effective_from, _TABLE.c.id)
+    return [_price(row) for row in connection.execute(query).mappings()]
+
+
+def current(prices: Sequence[Price], at: datetime) -> list[Price]:
+    """Of *prices* as `list_prices` orders them, the one in force at *at* for each model that has one."""
+    latest: dict[str, Price] = {}
+    for price in prices:
+        if price.effective_from <= at:
+            latest[price.model] = price
+    return [price for price in latest.values() if not price.withdrawn]
+
+
+def _price(row: RowMapping) -> Price:
+    return Price(
+        model=row["model"],
+        effective_from=from_text(row["effective_from"]),
+        input_picousd=row["input_picousd"],
+        output_picousd=row["output_picousd"],
+        cached_input_picousd=row["cached_input_picousd"],
+        withdrawn=bool(row["withdrawn"]),
+    )
+
+
+def _scaled(text: str, field: str, most: int, what: str) -> int:
+    try:
+        value = _EXACT.create_decimal(text)
+    except Inexact as error:
+        message = f"{field}: {text[:50]} has more than six decimals, which cannot be kept exactly"
+        raise BadInput(message) from error
+    except InvalidOperation as error:
+        message = f"{field}: {text[:50]!r} is not an amount of {what} such as 0.15"
+        raise BadInput(message) from error
+    if not value.is_finite() or not 0 <= value <= most:
+        message = f"{field}: {text[:50]} is not 0 to {most} {what}"
+        raise BadInput(message)
+    scaled = _EXACT.multiply(value, Decimal(10**6))
+    if scaled != scaled.to_integral_value():
+        message = f"{field}: {text[:50]} has more than six decimals, which cannot be kept exactly"
+        raise BadInput(message)
+    return int(scaled)
