@@ -1,6 +1,6 @@
 # Needs python3.11 or newer, make and the Python package index; everything else it brings itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports tests setup clean
+.PHONY: help demo test check lint types imports tests clients setup clean
 SHELL := /bin/sh
 
 UV_VERSION := 0.13.9
@@ -31,7 +31,11 @@ types: setup ## Types, strict
 imports: setup ## Who may import whom
 	$(BIN)/lint-imports
 
-tests: setup ## The tests alone; PYTEST_FLAGS are passed on
+clients: ## The official Node client, for its tests; skipped without npm
+	@command -v npm >/dev/null && npm ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund >&2 \
+	  || echo "make: no npm, or it failed; the Node client is not tested" >&2
+
+tests: setup clients ## The tests alone; PYTEST_FLAGS are passed on
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 setup: .venv/.ready ## A virtual environment with exactly the locked dependencies

@@ -1,33 +1,47 @@
 """
-The composition root: settings and workspace in, one ASGI application out.
+The composition root: settings and workspace in, a site to serve out.
 
-Two lanes on one port: paths of the data plane go straight to the relay, everything else to the
-control plane, whose framework is imported when its first request comes.
+Two lanes on one port. The server's own protocol hands paths of the data plane to the relay, without a
+framework between; everything else is an ASGI application, the control plane, whose framework is imported
+when its first request comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import logging
+from collections.abc import MutableMapping
+from typing import IO, TYPE_CHECKING, Any
 
+from gateway.controlplane import ledger
 from gateway.controlplane.refresh import Live
-from gateway.dataplane.exchange import Receive, Scope, Send
-from gateway.dataplane.relay import PATHS, Relay
+from gateway.controlplane.requestlog import RequestLog
+from gateway.dataplane.admission import Admission
+from gateway.dataplane.idempotency import Answers
+from gateway.dataplane.journal import Journal
+from gateway.dataplane.limits import open_limiter
+from gateway.dataplane.relay import Relay, is_data_plane
 from gateway.dataplane.services import Limits, Services
+from gateway.dataplane.table import Subject
+from gateway.dataplane.usage import UsageRecord
 from gateway.dataplane.work import Work
 from gateway.settings import GatewaySettings
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Gauges, Telemetry
+from gateway.transport.bridge import ASGI, Receive, Scope, Send
+from gateway.transport.server import Bounds, Site
 from registry.clock import Clock, utc_now
 from registry.ids import sortable_id
 from registry.workspace import Workspace
 
-ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
-_DATA_PREFIXES = ("/v1/", "/v2/")
+if TYPE_CHECKING:
+    from gateway.controlplane.siblings import Siblings
+
+_DRAIN_EVERY_S = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """The whole gateway as an ASGI application. Serves after its lifespan has started."""
+    """The whole gateway. Serves after its lifespan has started."""
 
     def __init__(
         self,
@@ -36,36 +50,87 @@ class Gateway:
         *,
         store: str = "chroma",
         clock: Clock = utc_now,
+        siblings: Siblings | None = None,
     ) -> None:
         """
         Serve what *workspace* holds; the caller closes it after the lifespan has ended.
 
         Args:
             store: plug-in of `sluicegate.stores` that the indexes were built with.
+            siblings: the other processes that serve the same port, where there are any.
         """
-        self.live = Live(settings, workspace, store)
-        self.telemetry = Telemetry(self.live)
+        self.live = Live(settings, workspace, store, clock)
         self._clock = clock
+        self._siblings = siblings
         self._work = Work(settings.threads, settings.max_waiting)
-        limits = Limits(settings.max_body_bytes, settings.body_timeout_s, settings.max_batch_rows)
-        services = Services(self.live, self._work, limits, settings.default_predict)
-        self._relay = Relay(services, self.telemetry.emit, clock)
         self._control: ASGI | None = None
         self._making = asyncio.Lock()
+        self._draining: asyncio.Task[None] | None = None
+        folder = workspace.settings.home / "usage"
+        name = sortable_id("usage", clock())
+        self._ledger = ledger.Ledger(workspace, folder, settings.usage_days, clock)
+        self._journal = Journal(folder, name)
+        self._journal_lock: IO[str] = ledger.hold(folder, name)
+        admission = Admission(settings.max_in_flight, settings.max_lag_ms / 1000)
+        self._limiter = open_limiter(settings.limits_store, settings.limits_store_down, self._spent, clock)
+        self.telemetry = Telemetry(
+            self.live,
+            Gauges(
+                admission,
+                limits_store_up=lambda: bool(self._limiter.status()["reachable"]),
+                unwritten_records=lambda: self._journal.waiting,
+                journal_bytes=self._ledger.backlog_bytes,
+                spent=lambda: self._ledger.sums,
+            ),
+        )
+        services = Services(
+            self.live,
+            self._work,
+            Limits(
+                settings.max_body_bytes,
+                settings.body_timeout_s,
+                settings.max_batch_rows,
+                settings.default_max_tokens,
+                settings.unknown_price,
+            ),
+            settings.default_predict,
+            settings.default_prediction,
+            admission,
+            self._limiter,
+            Answers(settings.idempotency_s) if settings.idempotency_s else None,
+            self._journal,
+        )
+        bounds = Bounds(
+            settings.max_head_bytes,
+            settings.max_body_bytes,
+            settings.head_timeout_s,
+            settings.keep_alive_s,
+            settings.idle_timeout_s,
+        )
+        self._request_log = RequestLog() if settings.log_requests else None
+        self.site = Site(Relay(services, self._emit, clock), is_data_plane, self, bounds)
+        """What a server serves."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The lane switch."""
+        """The control plane and the lifespan, as an ASGI application."""
         if scope["type"] == "http":
-            path: str = scope["path"]
-            if path in PATHS or path.startswith(_DATA_PREFIXES):
-                await self._relay(scope, receive, send)
-            else:
-                control = self._control or await self._control_plane()
-                await control(scope, receive, _identified(send, sortable_id("req", self._clock())))
+            control = self._control or await self._control_plane()
+            await control(scope, receive, _identified(send, sortable_id("req", self._clock())))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
+
+    def _emit(self, record: UsageRecord) -> None:
+        """Keep what was used, then count it."""
+        if record.attempts or record.rows or record.prompt_tokens:
+            self._journal.append(record)
+        self.telemetry.emit(record)
+        if self._request_log is not None:
+            self._request_log.add(record)
+
+    async def _spent(self, subject: Subject, start: str) -> int:
+        return await asyncio.to_thread(self._ledger.spent, subject, start)
 
     async def _control_plane(self) -> ASGI:
         async with self._making:
@@ -82,12 +147,32 @@ class Gateway:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        await self._limiter.start()
         await self.live.start()
+        self._draining = asyncio.create_task(self._drain())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._draining.cancel()
+        await asyncio.gather(self._draining, return_exceptions=True)
         await self.live.close()
+        await self._limiter.close()
+        self._journal.close()
+        await asyncio.to_thread(self._ledger.drain)
+        self._journal_lock.close()
+        if self._request_log is not None:
+            self._request_log.close()
         self._work.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _drain(self) -> None:
+        """Move the journal into the registry, again and again."""
+        while True:
+            await asyncio.sleep(_DRAIN_EVERY_S)
+            self._journal.rotate()
+            try:
+                await asyncio.to_thread(self._ledger.drain)
+            except Exception:  # noqa: BLE001 - whatever fails, the files stay and are tried again
+                _log.exception("the usage journal could not be drained; it is tried again")
 
 
 def _identified(send: Send, request_id: str) -> Send:

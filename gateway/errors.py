@@ -4,12 +4,19 @@ Errors of the gateway, and the only map from error codes to HTTP.
     PlatformError
     └── GatewayError
         ├── MissingKey, InvalidKey, KeyNotAllowed
+        ├── RateLimited               a limit on requests, tokens or concurrency
+        │   └── BudgetExhausted       the money of a period is spent
+        ├── PriceUnknown              a budget is to be kept and nobody knows what the model costs
         ├── InvalidRequest
         │   ├── BodyTooLarge, BodyTimeout
         │   └── GuardrailBlocked      a policy refused the text
+        │   ├── UnsafeField           a field that would choose where the gateway connects to
+        │   └── IdempotencyConflict   an Idempotency-Key was used for something else
         ├── UnknownModel, UnknownPath, WrongMethod
         ├── NotReady                  the release is still loading, or cannot be served
         ├── Overloaded                this gateway has no room for another request
+        ├── LimitsUnavailable         the store that counts cannot be reached, and policy says closed
+        ├── LedgerFull                usage can neither be stored nor kept, so none may be made
         ├── Stopping                  the grace period of a stop ended before the answer
         ├── InternalError             a fault of the gateway itself
         └── UpstreamError
@@ -17,6 +24,7 @@ Errors of the gateway, and the only map from error codes to HTTP.
             ├── UpstreamTimeout       a deadline passed
             ├── UpstreamBroken        the answer was cut or is not HTTP
             ├── UpstreamTooLarge      the answer passed the size bound
+            ├── CircuitOpen           it failed so often that it is left alone for a while
             └── UpstreamRefused       the upstream answered with an error of its own
 """
 
@@ -56,6 +64,32 @@ class KeyNotAllowed(GatewayError):
     code = "model_not_allowed"
 
 
+class RateLimited(GatewayError):
+    """A rate limit was reached. Wait as long as `Retry-After` says."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str | None = None, *, headers: tuple[tuple[bytes, bytes], ...] = (), rule: str = ""
+    ) -> None:
+        """*headers* are `retry-after` and `x-ratelimit-*`; *rule* is the limit, such as `key.rpm`."""
+        super().__init__(message)
+        self.headers = headers
+        self.rule = rule
+
+
+class BudgetExhausted(RateLimited):
+    """This budget is spent. Raise it, or wait for the next period."""
+
+    code = "insufficient_quota"
+
+
+class PriceUnknown(GatewayError):
+    """A budget applies and this model has no price. Set one with `gateway prices set`."""
+
+    code = "price_unknown"
+
+
 class InvalidRequest(GatewayError):
     """The request body is not valid."""
 
@@ -72,6 +106,18 @@ class BodyTimeout(InvalidRequest):
     """The request body took too long to arrive."""
 
     code = "request_timeout"
+
+
+class UnsafeField(InvalidRequest):
+    """The body names a field that chooses where or as whom the gateway calls. Leave it out."""
+
+    code = "unsafe_field"
+
+
+class IdempotencyConflict(InvalidRequest):
+    """This Idempotency-Key was used for another request. Use a new one."""
+
+    code = "idempotency_conflict"
 
 
 class GuardrailBlocked(InvalidRequest):
@@ -113,6 +159,18 @@ class Overloaded(GatewayError):
     """The gateway is busy. Try again in a moment."""
 
     code = "overloaded"
+
+
+class LimitsUnavailable(GatewayError):
+    """Limits cannot be counted now, and this gateway was told not to serve without. Try again."""
+
+    code = "limits_unavailable"
+
+
+class LedgerFull(GatewayError):
+    """Usage cannot be stored, so nothing that costs may be called. Free space on the gateway's disk."""
+
+    code = "ledger_full"
 
 
 class Stopping(GatewayError):
@@ -157,16 +215,26 @@ class UpstreamTooLarge(UpstreamError):
     code = "upstream_too_large"
 
 
+class CircuitOpen(UpstreamError):
+    """The model failed so often that it is left alone for a while. Try again later."""
+
+    code = "circuit_open"
+
+
 class UpstreamRefused(UpstreamError):
     """The model behind the gateway refused the request."""
 
     def __init__(
         self, message: str, *, status: int, kind: str, code: str, param: str | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        headers: tuple[tuple[bytes, bytes], ...] = (), upstream_status: int | None = None,
     ) -> None:  # fmt: skip
-        """What a client needs to react: *status*, OpenAI's *kind* and *code*, retry hints in *headers*."""
+        """
+        What a client needs to react: *status*, OpenAI's *kind* and *code*, retry hints in *headers*;
+        *upstream_status* is the upstream's own, where the client is told another.
+        """
         super().__init__(message, param=param)
         self.status = status
+        self.upstream_status = status if upstream_status is None else upstream_status
         self.kind = kind
         self.code = code
         self.headers = headers
@@ -176,7 +244,12 @@ STATUS: dict[str, tuple[int, str]] = {
     "missing_api_key": (401, "authentication_error"),
     "invalid_api_key": (401, "authentication_error"),
     "model_not_allowed": (403, "permission_error"),
+    "rate_limit_exceeded": (429, "rate_limit_error"),
+    "insufficient_quota": (429, "insufficient_quota"),
+    "price_unknown": (403, "permission_error"),
     "invalid_request": (400, "invalid_request_error"),
+    "unsafe_field": (400, "invalid_request_error"),
+    "idempotency_conflict": (422, "invalid_request_error"),
     "bad_input": (400, "invalid_request_error"),
     "bad_template": (500, "server_error"),
     "request_too_large": (413, "invalid_request_error"),
@@ -188,6 +261,9 @@ STATUS: dict[str, tuple[int, str]] = {
     "bad_features": (400, "invalid_request_error"),
     "release_not_ready": (503, "server_error"),
     "overloaded": (503, "server_error"),
+    "limits_unavailable": (503, "server_error"),
+    "ledger_full": (503, "server_error"),
+    "circuit_open": (503, "server_error"),
     "upstream_error": (502, "server_error"),
     "upstream_unreachable": (502, "server_error"),
     "upstream_broken": (502, "server_error"),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from registry.errors import BadInput
 
@@ -13,6 +14,24 @@ from registry.errors import BadInput
 def default_threads() -> int:
     """All processors but one, at least one: threads that share every core spin against each other."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """One more place that serves the same models as its provider's `base_url`."""
+
+    base_url: str
+    """Root of its API."""
+    weight: float = 1.0
+    """Its share of new requests, against 1 for `base_url`; 0 is used only when the others cannot be."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds its key; by default the provider's key."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that mean nothing."""
+        if not 0 <= self.weight <= 1000:
+            message = f"weight {self.weight:g} is not 0 to 1000"
+            raise BadInput(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,16 @@ class UpstreamSettings:
     """Name of the environment variable that holds its key."""
     api_key_file: Path | None = None
     """File that holds its key and nothing else; wins over *api_key_env*."""
+    replicas: tuple[ReplicaSettings, ...] = ()
+    """Further places with the same models; requests are spread over all."""
+    proxy: str | None = None
+    """Forward proxy, such as `http://proxy:3128`; needs *http_client* aiohttp."""
+    http_client: Literal["native", "aiohttp"] = "native"
+    """This gateway's own HTTP/1.1 client, or aiohttp's."""
+    ca_file: Path | None = None
+    """Certificates to trust instead of the system's, PEM."""
+    client_certificate: Path | None = None
+    """Certificate and private key that this gateway shows (mutual TLS), PEM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +94,45 @@ class GatewaySettings:
     """Requests that may wait for a worker thread; more are answered 503."""
     upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
     """Provider name → where it is."""
+    workers: int = 1
+    """Processes that serve the port."""
+    keep_alive_s: float = 65.0
+    """How long an idle client connection stays open."""
+    head_timeout_s: float = 10.0
+    """How long a client may take to send the head of a request."""
+    max_head_bytes: int = 65_536
+    """Larger request heads are refused with 431."""
+    max_in_flight: int = 4096
+    """Requests at the same time in each process; more are answered 503."""
+    max_lag_ms: float = 25.0
+    """When the process falls behind by more than this for a while, new requests are answered 503."""
+    limits_store: str = ""
+    """Redis or Valkey that counts limits for all gateways, such as `redis://10.0.0.5:6379/0`; empty: in
+    this process alone."""
+    limits_store_down: Literal["open", "closed"] = "closed"
+    """While that store cannot be reached: serve without limits, or answer 503 where limits apply."""
+    unknown_price: Literal["warn", "refuse"] = "warn"
+    """What to do with a model that has no price; where a money budget applies it is always refused."""
+    default_max_tokens: int = 1024
+    """Completion tokens to reserve where a request names no maximum."""
+    max_retries: int = 2
+    """Further upstream calls after one that failed before its answer began."""
+    retry_ratio: float = 0.2
+    """Retries may be at most this share of an upstream's recent requests, and always ten in ten seconds."""
+    breaker_failures: int = 5
+    """Failures in a row after which an upstream or model is left alone."""
+    breaker_open_s: float = 60.0
+    """For how long, before one request tries it again."""
+    default_prediction: bool = False
+    """Whether `/predict` answers `default_value`, flagged `fallback`, while its model is left alone."""
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """`provider/model` called directly → models to ask instead when it cannot answer, in order."""
+    idempotency_s: float = 86_400.0
+    """How long an answer is kept for its Idempotency-Key; 0 keeps none."""
+    log_requests: bool = False
+    """Whether each request is one line of JSON on stderr; never with text of prompts or answers."""
+    usage_days: int = 400
+    """How long single usage records are kept in the registry; sums stay."""
 
     def __post_init__(self) -> None:
         """Refuse values that could not be served with."""
@@ -74,12 +142,13 @@ class GatewaySettings:
         for name in (
             "refresh_interval_s", "max_body_bytes", "max_batch_rows", "body_timeout_s", "connect_timeout_s",
             "first_byte_timeout_s", "idle_timeout_s", "total_timeout_s", "max_response_bytes", "threads",
-            "max_waiting",
+            "max_waiting", "workers", "keep_alive_s", "head_timeout_s", "max_head_bytes", "max_in_flight",
+            "max_lag_ms", "default_max_tokens", "breaker_failures", "breaker_open_s", "usage_days",
         ):  # fmt: skip
             if getattr(self, name) <= 0:
                 message = f"{name} must be above 0, got {getattr(self, name)}"
                 raise BadInput(message)
-        for name in ("shutdown_grace_s", "unused_grace_s"):
+        for name in ("shutdown_grace_s", "unused_grace_s", "max_retries", "retry_ratio", "idempotency_s"):
             if getattr(self, name) < 0:
                 message = f"{name} must not be negative, got {getattr(self, name)}"
                 raise BadInput(message)

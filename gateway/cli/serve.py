@@ -48,14 +48,16 @@ def serve(
 
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nothing here reads
 
+        app = Gateway(settings, workspace, store=store)
         config = uvicorn.Config(
-            Gateway(settings, workspace, store=store),
+            app,
             loop="uvloop",
-            http="httptools",
+            http=app.site.protocol,  # type: ignore[arg-type]  # whatever makes a protocol will do
             ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
+            backlog=2048,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
         )

@@ -15,7 +15,9 @@ from registry.clock import Clock
 
 def control_plane(live: Live, telemetry: Telemetry, clock: Clock) -> FastAPI:
     """Health and metrics; none of them needs a key."""
-    app = FastAPI(title="Sluicegate", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title="Sluicegate", docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False
+    )
 
     @app.get("/health/live", summary="This process answers.")
     async def health_live() -> dict[str, bool]:

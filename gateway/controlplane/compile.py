@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from gateway.controlplane.balances import Balances
 from gateway.controlplane.load import Loader
 from gateway.controlplane.parts import Key, Part, Parts
 from gateway.dataplane.request import raw
-from gateway.dataplane.table import Grant, Headers, InFlight, Route, RouteTable, Target
+from gateway.dataplane.table import Grant, Headers, InFlight, Route, RouteTable, Subject, Target
 from gateway.settings import GatewaySettings
-from registry.entities import ApiKey, ServedRelease, Snapshot
+from registry.clock import from_text
+from registry.entities import ApiKey, Limits, Price, ServedRelease, Snapshot
 from registry.workspace import Workspace
 
 LOADING = "its parts are loading"
+_EVER = from_text("1970-01-01T00:00:00Z")
+FREE = {
+    pattern: Price(pattern, _EVER, 0, 0)
+    for pattern in ("extractive/*", "hashing/*", "llamacpp/*", "minilm/*")
+}
+"""Providers that run inside the gateway cost no money for each token, unless a price says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,11 @@ class Compiler:
     ) -> None:
         """Load what *workspace* holds under *settings*; indexes lie in *store*."""
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="gateway-load")
+        self._parts = parts
         self.load = Loader(settings, workspace, parts, self._executor, os.environ, store)
         self._keys_of: dict[str, frozenset[Key]] = {}
         self._in_flight: dict[str, InFlight] = {}
+        self.balances = Balances(settings)
 
     def compile(self, snapshot: Snapshot, previous: RouteTable) -> Compiled:
         """
@@ -71,8 +81,14 @@ class Compiler:
         digests = {digest for _, digest in routes} | kept
         self._forget_all_but(digests)
         wanted = frozenset(key for digest in digests for key in self._keys_of.get(digest, ()))
-        grants = {key.digest: _grant(key) for key in snapshot.keys if key.revoked_at is None}
-        table = RouteTable(snapshot.revision, numbers | targets, grants, dict(snapshot.aliases))
+        rules: dict[tuple[str, str], Limits] = {(r.kind, r.subject): r.limits for r in snapshot.limits}
+        grants = {key.digest: _grant(key, rules) for key in snapshot.keys if key.revoked_at is None}
+        exact, patterns = _prices(snapshot.prices)
+        table = RouteTable(
+            snapshot.revision, numbers | targets, grants, dict(snapshot.aliases),
+            limits={key: limits for key, limits in rules.items() if key[0] != "team"},
+            prices=exact, price_patterns=patterns,
+        )  # fmt: skip
         return Compiled(table, wanted)
 
     def close(self) -> None:
@@ -82,11 +98,13 @@ class Compiler:
     def _route(self, served: ServedRelease) -> Route:
         content, digest = served.content, served.version.digest
         parts = self.load.parts_of(served)
-        self._keys_of[digest] = frozenset(part.key for part in parts.values())
+        places = self.load.places(content, parts.get("index")) if served.model is None else []
+        providers = [part for tier in places for *_, part in tier]
+        self._keys_of[digest] = frozenset(part.key for part in (*parts.values(), *providers))
         in_flight = self._in_flight.setdefault(digest, InFlight())
-        for part in parts.values():
+        for part in (*parts.values(), *providers):
             part.users.add(in_flight)
-        problem, detail = _problem(parts)
+        problem, detail = _problem(parts, providers)
         values = {name: part.value for name, part in parts.items()}
         guards = values.get("guardrails")
         return Route(
@@ -94,7 +112,7 @@ class Compiler:
             digest=digest,
             kind=content.kind,
             model=content.model.partition("/")[2],
-            provider=values.get("provider"),
+            provider=next((part.value for part in providers if part.loaded), None),
             retriever=values.get("index"),
             retrieval=content.retrieval,
             predictor=values.get("model"),
@@ -106,20 +124,31 @@ class Compiler:
             problem=problem,
             detail=detail,
             in_flight=in_flight,
+            balance=self.balances.of(places),
+            breaker=self.balances.breaker(digest) if served.model is not None else None,
         )
 
     def _forget_all_but(self, digests: set[str]) -> None:
         for digest in [d for d in self._keys_of if d not in digests]:
             del self._keys_of[digest]
+        self.balances.forget_all_but(self._parts.keys, digests)
         for digest in [d for d, users in self._in_flight.items() if d not in digests and not users.count]:
             del self._in_flight[digest]
 
 
-def _problem(parts: Mapping[str, Part]) -> tuple[str | None, str]:
+def _problem(parts: Mapping[str, Part], providers: Sequence[Part]) -> tuple[str | None, str]:
+    """What keeps a release from answering: any of its parts, or its providers if none can be used."""
     for part in parts.values():
         if part.problem is not None:
             return part.problem, part.detail
     waiting = [name for name, part in parts.items() if not part.loaded]
+    if providers and not any(part.loaded for part in providers):
+        failed = next((part for part in providers if part.problem is not None), None)
+        if failed is not None and all(part.problem is not None for part in providers):
+            return failed.problem, failed.detail
+        waiting.append("provider")
+    elif providers and not providers[0].loaded and providers[0].problem is None:
+        waiting.append("provider")
     return (LOADING, f"loading: {', '.join(waiting)}") if waiting else (None, "")
 
 
@@ -138,5 +167,28 @@ def _headers(route: Route, alias: str) -> Headers:
     return tuple(headers)
 
 
-def _grant(key: ApiKey) -> Grant:
-    return Grant(key.id, key.models, key.expires_at)
+def _grant(key: ApiKey, rules: Mapping[tuple[str, str], Limits]) -> Grant:
+    subjects: list[Subject] = []
+    if not key.limits.unlimited:
+        subjects.append(Subject("key", key.account, key.limits))
+    team = rules.get(("team", key.team)) or rules.get(("team", "*"))
+    if key.team and team is not None:
+        subjects.append(Subject("team", key.team, team))
+    return Grant(key.id, key.models, key.expires_at, key.routes, key.account, key.team, tuple(subjects))
+
+
+def _prices(
+    prices: Sequence[Price],
+) -> tuple[dict[str, tuple[Price, ...]], tuple[tuple[str, tuple[Price, ...]], ...]]:
+    """Prices by exact model, and by pattern with the longest first; each latest first."""
+    found: dict[str, list[Price]] = {pattern: [price] for pattern, price in FREE.items()}
+    for price in prices:
+        found.setdefault(price.model, []).append(price)
+    # Sorted, then reversed: of two for the same moment the one set last comes first.
+    ordered = {
+        model: tuple(reversed(sorted(some, key=lambda price: price.effective_from)))  # noqa: C413 - stable
+        for model, some in found.items()
+    }
+    patterns = sorted((model for model in ordered if "*" in model), key=lambda model: (-len(model), model))
+    exact = {model: some for model, some in ordered.items() if "*" not in model}
+    return exact, tuple((pattern, ordered[pattern]) for pattern in patterns)

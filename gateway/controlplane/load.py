@@ -13,9 +13,9 @@ from gateway.controlplane.upstreams import options_for
 from gateway.dataplane.table import Embedder
 from gateway.errors import UnknownModel
 from gateway.providers.base import Provider
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, ReplicaSettings
 from registry import plugins
-from registry.entities import IndexContent, ModelContent, ServedRelease
+from registry.entities import IndexContent, ModelContent, ReleaseContent, ServedRelease
 from registry.templates import compile_prompt
 from registry.workspace import Workspace
 
@@ -55,9 +55,8 @@ class Loader:
         if served.model is not None:
             return {"model": self._predictor(served.model, content.model_digest)}
         found: dict[str, Part] = {}
-        index: Part | None = None
         if served.index is not None and served.index_digest is not None:
-            index = found["index"] = self._retriever(served.index, served.index_digest)
+            found["index"] = self._retriever(served.index, served.index_digest)
         if served.prompt is not None:
             prompt = served.prompt
             found["prompt"] = self._parts.get(
@@ -68,10 +67,36 @@ class Loader:
             found["guardrails"] = self._parts.get(
                 ("guardrails", content.guardrails), lambda: self._in_thread(_compile_policy, policy)
             )
-        found["provider"] = self.provider(content.model, content.model_digest, index)
         return found
 
-    def provider(self, model: str, model_digest: str | None = None, index: Part | None = None) -> Part:
+    def places(self, content: ReleaseContent, index: Part | None) -> list[list[tuple[str, str, float, Part]]]:
+        """Tiers of (label, `provider/model`, weight, provider part): its own model, then its fallbacks."""
+        tiers = [self._tier(content.model, content.model_digest, index)]
+        return tiers + [self._tier(fallback) for fallback in content.fallbacks]
+
+    def direct_places(self, model: str) -> list[list[tuple[str, str, float, Part]]]:
+        """The same for a model that a client named itself; see `direct` for what is refused."""
+        self.direct(model)
+        return [self._tier(name) for name in (model, *self._settings.fallbacks.get(model, ()))]
+
+    def _tier(
+        self, model: str, model_digest: str | None = None, index: Part | None = None
+    ) -> list[tuple[str, str, float, Part]]:
+        name = model.partition("/")[0]
+        upstream = self._settings.upstreams.get(name)
+        tier = [(name, model, 1.0, self.provider(model, model_digest, index))]
+        for number, replica in enumerate(upstream.replicas if upstream else (), start=2):
+            part = self.provider(model, model_digest, index, replica)
+            tier.append((f"{name}#{number}", model, replica.weight, part))
+        return tier
+
+    def provider(
+        self,
+        model: str,
+        model_digest: str | None = None,
+        index: Part | None = None,
+        replica: ReplicaSettings | None = None,
+    ) -> Part:
         """The provider of `provider/model`; one that needs no embedder is shared by all releases."""
         name, _, inner = model.partition("/")
         if name not in _EMBEDDING_PROVIDERS:
@@ -86,6 +111,7 @@ class Loader:
                 home=self._workspace.settings.home,
                 model_digest=model_digest,
                 embed=retriever.embedder.embed if retriever is not None else None,
+                replica=replica,
             )
             build: Any = await self._in_thread(plugins.load, "providers", name)
             provider: Provider = await self._in_thread(build, inner, options)
@@ -96,7 +122,7 @@ class Loader:
                 raise
             return provider
 
-        key = ("provider", model, model_digest, index.key if index is not None else None)
+        key = ("provider", model, model_digest, index.key if index is not None else None, replica)
         return self._parts.get(key, make, lambda provider: provider.close())
 
     def direct(self, model: str) -> Part:

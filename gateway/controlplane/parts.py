@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 from typing import Any
 
 from gateway.dataplane.table import InFlight
@@ -110,6 +110,11 @@ class Parts:
             part = self._parts[key] = Part(key, make, close)
             self._start(part)
         return part
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """The keys of all parts that are there."""
+        return self._parts.keys()
 
     async def sweep(self, wanted: Iterable[Key]) -> None:
         """Load failed parts again whose pause is over; close those unwanted for the grace period."""

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from gateway.controlplane.compile import Compiler
+from gateway.controlplane.lastgood import LastGood
 from gateway.controlplane.parts import Key, Part, Parts
-from gateway.dataplane.table import Embedder, Route, RouteTable, Target
+from gateway.dataplane.balance import Upstream
+from gateway.dataplane.table import Embedder, InFlight, Route, RouteTable, Target
 from gateway.errors import NotReady
 from gateway.settings import GatewaySettings
 from registry import db, snapshot
+from registry.clock import Clock, to_text, utc_now
 from registry.entities import Snapshot
+from registry.errors import StoreUnavailable
 from registry.workspace import Workspace
 
 _MAX_DIRECT = 64
@@ -25,8 +33,14 @@ _log = logging.getLogger(__name__)
 class Live:
     """The current table and what keeps it current. Owned by one event loop."""
 
-    def __init__(self, settings: GatewaySettings, workspace: Workspace, store: str = "chroma") -> None:
+    def __init__(
+        self, settings: GatewaySettings, workspace: Workspace, store: str = "chroma", clock: Clock = utc_now
+    ) -> None:
         """Nothing runs before `start`."""
+        self._clock = clock
+        self._last_good = LastGood(workspace.settings.home / "run" / "last-known-good.json")
+        self.kept_at: datetime | None = None
+        """When what is served was written down, if it was not read from the registry since the start."""
         self.table = RouteTable()
         self.registry_error: str | None = "not read yet"
         """Why the registry could not be read last time; None when it could."""
@@ -37,6 +51,10 @@ class Live:
         self._snapshot: Snapshot | None = None
         self._wanted: frozenset[Key] = frozenset()
         self._direct: OrderedDict[str, Part] = OrderedDict()
+        self._targets: dict[str, Target] = {}
+        """Models called directly whose every part is loaded."""
+        self._in_flight: dict[str, InFlight] = {}
+        """Model called directly → its running requests; none of its parts is closed while there are any."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="gateway-registry")
         self._task: asyncio.Task[None] | None = None
 
@@ -73,11 +91,30 @@ class Live:
             UnknownModel: no such provider, or a name that no client may choose.
             NotReady: the provider cannot be made; the log says why.
         """
-        part = self._compiler.load.direct(model)
-        self._remember(model, part)
-        await self._loaded(part, model)
+        known = self._targets.get(model)
+        if known is not None:
+            self._direct.move_to_end(model)
+            return known
+        places = self._compiler.load.direct_places(model)
+        parts = [place[-1] for tier in places for place in tier]
+        for number, part in enumerate(parts):
+            self._remember(model if not number else f"{model} {number}", part)
+        for part in parts:
+            await part.settled()
+        balance = self._compiler.balances.of(places)
+        if balance is None:
+            message = f"{model!r} cannot be called: {parts[0].problem}"
+            raise NotReady(message)
         provider, _, name = model.partition("/")
-        return Target(Route(name=f"{provider}/*", model=name, provider=part.value))
+        first = balance.upstreams()[0].provider
+        in_flight = self._in_flight.setdefault(model, InFlight())
+        for part in parts:
+            part.users.add(in_flight)
+        route = Route(name=f"{provider}/*", model=name, provider=first, balance=balance, in_flight=in_flight)
+        target = Target(route)
+        if all(part.loaded for part in parts):
+            self._targets[model] = target
+        return target
 
     async def embedder(self, model: str) -> Embedder | None:
         """The local embedder that `minilm/…` names; None when *model* names none."""
@@ -89,11 +126,18 @@ class Live:
         embedder: Embedder = part.value
         return embedder
 
+    @property
+    def upstreams(self) -> Sequence[Upstream]:
+        """Every upstream in use, for metrics and health."""
+        return self._compiler.balances.upstreams()
+
     def _remember(self, name: str, part: Part) -> None:
         self._direct[name] = part
         self._direct.move_to_end(name)
         while len(self._direct) > _MAX_DIRECT:
-            self._direct.popitem(last=False)
+            gone, _ = self._direct.popitem(last=False)
+            self._targets.pop(gone.partition(" ")[0], None)
+            self._in_flight.pop(gone, None)
 
     async def _loaded(self, part: Part, model: str) -> None:
         if not part.loaded:
@@ -118,15 +162,37 @@ class Live:
             if self.registry_error != str(error):
                 _log.warning("the registry cannot be read, serving what was read before: %s", error)
             self.registry_error = str(error)
+            if self._snapshot is None:
+                await self._fall_back()
             return
         if self.registry_error is not None and known is not None:
             _log.warning("the registry can be read again")
         self.registry_error = None
+        self.kept_at = None
         if found is not None:
             self._snapshot = found
             self._swap()
+            await loop.run_in_executor(self._reader, self._keep, found)
+
+    async def _fall_back(self) -> None:
+        """Serve what was served before the last stop, until the registry can be read."""
+        kept = await asyncio.get_running_loop().run_in_executor(self._reader, self._last_good.read)
+        if kept is not None:
+            self._snapshot, self.kept_at = kept
+            _log.error("serving the last known good state, of %s", to_text(self.kept_at))
+            self._swap()
+
+    def _keep(self, found: Snapshot) -> None:
+        try:
+            self._last_good.write(found, self._clock())
+        except OSError as error:
+            _log.warning("the last known good state could not be kept: %s", error)
 
     def _read(self, known: int | None) -> Snapshot | None:
+        database = make_path(self._workspace.settings.url)
+        if database is not None and self._last_good.exists and not database.exists():
+            message = f"{database} is gone, though this gateway has served from it; restore it"
+            raise StoreUnavailable(message)
         with self._workspace.reading() as connection:
             if db.revision(connection) == known:
                 return None
@@ -139,9 +205,26 @@ class Live:
         self.table, self._wanted = compiled.table, compiled.wanted
 
 
+def make_path(url: str) -> Path | None:
+    """The file of an SQLite database; None for any other."""
+    scheme, separator, path = url.partition(":///")
+    return Path(path) if separator and scheme.startswith("sqlite") and path else None
+
+
 def is_ready(route: Route) -> bool:
-    """Whether the route can answer now: its parts are loaded and its provider says so."""
-    return route.problem is None and bool(provider_status(route).get("ready", True))
+    """Whether the route can answer now: its parts are loaded and one of its providers says so."""
+    if route.problem is not None:
+        return False
+    if route.balance is None:
+        return bool(provider_status(route).get("ready", True))
+    return any(bool(upstream.provider.status().get("ready", True)) for upstream in route.balance.upstreams())
+
+
+def is_left_alone(route: Route) -> bool:
+    """Whether neither its classical model nor any of its upstreams may be asked now: breakers are open."""
+    if route.breaker is not None:
+        return route.breaker.wait_s(monotonic()) > 0
+    return route.balance is not None and not route.balance.available()
 
 
 def provider_status(route: Route) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.providers.options import Embed, ProviderOptions
-from gateway.settings import GatewaySettings, UpstreamSettings
+from gateway.settings import GatewaySettings, ReplicaSettings, UpstreamSettings
 from registry.errors import BadSettings
 
 URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "vllm": "VLLM_BASE_URL", "ollama": "OLLAMA_HOST"}
@@ -27,9 +28,10 @@ def options_for(
     home: Path,
     model_digest: str | None = None,
     embed: Embed | None = None,
+    replica: ReplicaSettings | None = None,
 ) -> ProviderOptions:
     """
-    What the provider *name* is built with.
+    What the provider *name* is built with, at its own place or at that of *replica*.
 
     Raises:
         BadSettings: a named key variable is not set, or a named key file cannot be read.
@@ -38,8 +40,8 @@ def options_for(
     return ProviderOptions(
         name=name,
         home=home,
-        base_url=upstream.base_url or _url(name, environ),
-        api_key=_key(name, upstream, environ),
+        base_url=replica.base_url if replica else upstream.base_url or _url(name, environ),
+        api_key=_key(name, _at(upstream, replica), environ),
         threads=settings.threads,
         model_digest=model_digest,
         embed=embed,
@@ -48,7 +50,18 @@ def options_for(
         idle_timeout_s=settings.idle_timeout_s,
         total_timeout_s=settings.total_timeout_s,
         max_response_bytes=settings.max_response_bytes,
+        http_client=upstream.http_client,
+        proxy=upstream.proxy,
+        ca_file=upstream.ca_file,
+        client_certificate=upstream.client_certificate,
     )
+
+
+def _at(upstream: UpstreamSettings, replica: ReplicaSettings | None) -> UpstreamSettings:
+    """Where the key comes from: a replica may have its own."""
+    if replica is None or replica.api_key_env is None:
+        return upstream
+    return replace(upstream, api_key_env=replica.api_key_env, api_key_file=None)
 
 
 def _url(name: str, environ: Mapping[str, str]) -> str | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from contextlib import suppress
+from collections.abc import Iterator
 
 import msgspec
 
 from gateway.dataplane import sse
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.screen import StreamScreen, screen_answer
+from gateway.dataplane.stream import Meter, Wanted, cut, finish, note_answer, pass_stream
 from gateway.dataplane.table import Headers
-from gateway.dataplane.usage import Tokens, UsageRecord, tokens_of
 from gateway.dataplane.work import Work
 from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRefused
 from gateway.guardrails.policy import TextScreen
@@ -24,10 +23,13 @@ _PASSED_STATUS = frozenset({400, 404, 409, 413, 422, 429, 503})
 """Upstream errors that tell the client something; others are this gateway's to explain."""
 _KEYS = re.compile(r"\b(sk|key|Bearer)[-_ ][\w*.-]{4,}")
 _MAX_ERROR_BYTES = 64_000
-_DRAIN_S = 0.5
+_ANY_LENGTH = 2**62
+"""The transport has the bound."""
 
 
-async def forward(exchange: Exchange, reply: Reply, screen: TextScreen | None, work: Work) -> None:
+async def forward(
+    exchange: Exchange, reply: Reply, screen: TextScreen | None, work: Work, wanted: Wanted
+) -> None:
     """
     Send *reply* on to the client, through *screen* if there is one, and note its usage.
 
@@ -36,90 +38,69 @@ async def forward(exchange: Exchange, reply: Reply, screen: TextScreen | None, w
         GuardrailBlocked: the screen refused the text.
     """
     if not 200 <= reply.status < 300:
-        raise await _refusal(reply)
+        raise await refusal(reply)
     headers = tuple((name, value) for name, value in reply.headers if name in _PASSED_ON)
     if _is_stream(headers):
-        exchange.streaming = True
+        exchange.streaming = exchange.record.streaming = True
         headers = (*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
         if screen is None:
-            await _pass_stream(exchange, reply, headers)
+            await pass_stream(exchange, reply, headers, wanted)
         else:
-            await _screen_stream(exchange, reply, headers, screen)
+            await _screen_stream(exchange, reply, headers, screen, wanted)
         return
-    body = b"".join([chunk async for chunk in reply.chunks()])
-    _note(exchange.record, tokens_of(body))
+    read = getattr(reply, "read", None)
+    if read is not None:
+        body: bytes = await read(_ANY_LENGTH)
+    else:
+        body = b"".join([chunk async for chunk in reply.chunks()])
+    note_answer(exchange.record, body, wanted.prompt_tokens)
     if screen is not None:
         body = await _screened(body, screen, exchange, work)
-    await exchange.respond(reply.status, body, headers)
+    exchange.respond(reply.status, body, headers)
 
 
-async def _pass_stream(exchange: Exchange, reply: Reply, headers: Headers) -> None:
-    """Whole events, byte for byte: a client never sees half of one."""
-    splitter = sse.Splitter()
-    ended = False
-    async for chunk in reply.chunks():
-        events = splitter.push(chunk)
-        if not events:
-            continue
-        for event in events:
-            if b'"usage"' in event:
-                _note(exchange.record, tokens_of(sse.data_of(event) or b""))
-            ended = ended or _is_last(event)
-        if not exchange.started:
-            await exchange.start(reply.status, headers)
-        await exchange.chunk(b"".join(events))
-        if ended and _is_done(events[-1]):
-            await _finish(exchange, reply, b"")
-            return
-    rest = splitter.rest()
-    if not ended and not _is_last(rest):
-        raise _cut()
-    await _finish(exchange, reply, rest)
-
-
-async def _screen_stream(exchange: Exchange, reply: Reply, headers: Headers, screen: TextScreen) -> None:
+async def _screen_stream(
+    exchange: Exchange, reply: Reply, headers: Headers, screen: TextScreen, wanted: Wanted
+) -> None:
     splitter = sse.Splitter()
     guard = StreamScreen(screen, exchange.record.findings)
-    ended = False
-    async for chunk in reply.chunks():
-        out: list[bytes] = []
-        for event in splitter.push(chunk):
-            data = sse.data_of(event)
-            if data is None:
-                out.append(event)
-            elif data == sse.DONE:
-                last = guard.finish()
-                out += [sse.event_of(last), sse.DONE_EVENT] if last else [sse.DONE_EVENT]
-                await _begin(exchange, reply, headers)
-                await _finish(exchange, reply, b"".join(out))
+    meter = Meter(exchange.record, wanted)
+    try:
+        async for chunk in reply.chunks():
+            out = b"".join(_screened_events(splitter.push(chunk), guard, meter))
+            if out and not exchange.started:
+                exchange.start(reply.status, headers)
+            if meter.done:
+                meter.close()
+                await finish(exchange, reply, out)
                 return
-            else:
-                decoded = _decode(data)
-                if b'"usage"' in data:
-                    _note(exchange.record, tokens_of(data))
-                ended = ended or _is_last(event)
-                out.append(sse.event_of(guard.push(decoded)))
-        if out:
-            await _begin(exchange, reply, headers)
-            await exchange.chunk(b"".join(out))
-    if not ended or splitter.rest().strip():
-        raise _cut()
-    last = guard.finish()
-    await _finish(exchange, reply, sse.event_of(last) if last else b"")
+            if out:
+                exchange.write(out)
+                await exchange.drained()
+        if not meter.ended or splitter.rest().strip():
+            raise cut()
+        last = guard.finish()
+        meter.close()
+        await finish(exchange, reply, sse.event_of(last) if last else b"")
+    finally:
+        meter.close()
 
 
-async def _begin(exchange: Exchange, reply: Reply, headers: Headers) -> None:
-    if not exchange.started:
-        await exchange.start(reply.status, headers)
-
-
-async def _finish(exchange: Exchange, reply: Reply, data: bytes) -> None:
-    """End the answer, then read the upstream's end of body so that its connection can be used again."""
-    await exchange.end(data)
-    with suppress(TimeoutError, UpstreamError, RuntimeError):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _rest in reply.chunks():
-                pass
+def _screened_events(events: list[bytes], guard: StreamScreen, meter: Meter) -> Iterator[bytes]:
+    for event in events:
+        data = sse.data_of(event)
+        if data is None:
+            yield event
+        elif not meter.see(data):
+            continue
+        elif meter.done:
+            last = guard.finish()
+            if last:
+                yield sse.event_of(last)
+            yield sse.DONE_EVENT
+            return
+        else:
+            yield sse.event_of(guard.push(_decode(data)))
 
 
 async def _screened(body: bytes, screen: TextScreen, exchange: Exchange, work: Work) -> bytes:
@@ -141,28 +122,6 @@ def _is_stream(headers: Headers) -> bool:
     return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
-def _is_done(event: bytes) -> bool:
-    return sse.data_of(event) == sse.DONE
-
-
-def _is_last(event: bytes) -> bool:
-    """Whether after *event* an end of the stream is an end and not a cut: `[DONE]`, a finished choice."""
-    if b'"finish_reason"' in event:
-        compact = event.replace(b" ", b"")
-        return b'"finish_reason":"' in compact
-    return _is_done(event)
-
-
-def _note(record: UsageRecord, tokens: Tokens | None) -> None:
-    if tokens is not None:
-        record.prompt_tokens = tokens.prompt_tokens
-        record.completion_tokens = tokens.completion_tokens
-
-
-def _cut() -> UpstreamBroken:
-    return UpstreamBroken("the model's stream ended before its answer was complete")
-
-
 def _unreadable() -> UpstreamBroken:
     return UpstreamBroken("the model's answer is not JSON, so its guardrails could not be applied")
 
@@ -179,7 +138,7 @@ class _Failed(msgspec.Struct):
     message: str | None = None
 
 
-async def _refusal(reply: Reply) -> UpstreamError:
+async def refusal(reply: Reply) -> UpstreamError:
     """What a client may know of an upstream's error: never the gateway's own credentials."""
     status = reply.status
     headers = tuple((name, value) for name, value in reply.headers if name in _RETRY_HINTS)
@@ -189,7 +148,7 @@ async def _refusal(reply: Reply) -> UpstreamError:
             message = "the model refused this gateway's credentials; its operator must correct them"
         return UpstreamRefused(
             message, status=504 if status == 504 else 502, kind="server_error", code="upstream_error",
-            headers=headers,
+            headers=headers, upstream_status=status,
         )  # fmt: skip
     failure = _failure(await _start_of(reply))
     kind = "server_error" if status >= 500 else failure.type or "invalid_request_error"

@@ -18,11 +18,11 @@ async def models(exchange: Exchange, services: Services) -> None:
     """`GET /v1/models`: every release and alias that the key may call, sorted."""
     del services
     data = [
-        _listed(name, target)
+        _listed(name, target, exchange)
         for name, target in sorted(exchange.table.targets.items())
         if ":" not in name and exchange.grant.allows(name)
     ]
-    await exchange.respond(200, msgspec.json.encode({"object": "list", "data": data}))
+    exchange.respond(200, msgspec.json.encode({"object": "list", "data": data}))
 
 
 async def model(exchange: Exchange, services: Services) -> None:
@@ -34,7 +34,7 @@ async def model(exchange: Exchange, services: Services) -> None:
         exchange.route_to(exchange.table.find(name, exchange.grant))
     target = exchange.target
     assert target is not None  # noqa: S101 - both ways above set it
-    await exchange.respond(200, msgspec.json.encode(_listed(name, target)))
+    exchange.respond(200, msgspec.json.encode(_listed(name, target, exchange)))
 
 
 async def server(exchange: Exchange, services: Services) -> None:
@@ -45,19 +45,19 @@ async def server(exchange: Exchange, services: Services) -> None:
     except PackageNotFoundError:
         number = "0"
     answer = {"name": "sluicegate", "version": number, "extensions": []}
-    await exchange.respond(200, msgspec.json.encode(answer))
+    exchange.respond(200, msgspec.json.encode(answer))
 
 
 async def live(exchange: Exchange, services: Services) -> None:
     """`GET /v2/health/live`: this process answers."""
     del services
-    await exchange.respond(200, b'{"live":true}')
+    exchange.respond(200, b'{"live":true}')
 
 
 async def ready(exchange: Exchange, services: Services) -> None:
     """`GET /v2/health/ready`: 200 when every release in production can answer, else 503."""
     is_ready = services.sources.ready
-    await exchange.respond(200 if is_ready else 503, msgspec.json.encode({"live": True, "ready": is_ready}))
+    exchange.respond(200 if is_ready else 503, msgspec.json.encode({"live": True, "ready": is_ready}))
 
 
 async def model_ready(exchange: Exchange, services: Services) -> None:
@@ -67,7 +67,7 @@ async def model_ready(exchange: Exchange, services: Services) -> None:
     target = exchange.table.find(name, exchange.grant)
     exchange.route_to(target)
     is_ready = target.route.problem is None
-    await exchange.respond(200 if is_ready else 503, msgspec.json.encode({"name": name, "ready": is_ready}))
+    exchange.respond(200 if is_ready else 503, msgspec.json.encode({"name": name, "ready": is_ready}))
 
 
 async def metadata(exchange: Exchange, services: Services) -> None:
@@ -106,13 +106,30 @@ async def metadata(exchange: Exchange, services: Services) -> None:
             },
         ],
     }
-    await exchange.respond(200, msgspec.json.encode(answer))
+    exchange.respond(200, msgspec.json.encode(answer))
 
 
-def _listed(name: str, target: Target) -> dict[str, Any]:
+def _listed(name: str, target: Target, exchange: Exchange) -> dict[str, Any]:
+    """
+    An entry of `/v1/models`: OpenAI's fields, and what the gateway knows beyond them.
+
+    `price` is in pico-USD (10^-12) per token and of now, null where nobody has said; `context_tokens` is
+    there where the provider tells how long prompt and answer may be together. Both are of the model that
+    is asked first.
+    """
     route = target.route
     owner = "sluicegate" if route.digest else name.partition("/")[0]
     entry: dict[str, Any] = {"id": name, "object": "model", "created": target.created_s, "owned_by": owner}
     if route.digest:
         entry |= {"kind": route.kind, "digest": route.digest, "ready": route.problem is None}
+    if route.balance is not None:
+        price = exchange.table.price(route.balance.model_name, exchange.now)
+        entry["price"] = price and {
+            "input_picousd": price.input_picousd,
+            "output_picousd": price.output_picousd,
+            "cached_input_picousd": price.cached_input_picousd,
+        }
+    context = route.provider.status().get("context_tokens") if route.provider is not None else None
+    if context is not None:
+        entry["context_tokens"] = context
     return entry

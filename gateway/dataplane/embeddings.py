@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.request import Body, field, model_of
+from gateway.dataplane.reserve import reserve
 from gateway.dataplane.resolve import resolve
 from gateway.dataplane.screen import screen_body
 from gateway.dataplane.services import Services
@@ -41,6 +42,7 @@ async def answer_locally(exchange: Exchange, body: Body, services: Services) -> 
                 body = await screen_body(route.input, body, services.work, exchange.record.findings)
     if embedder is None:
         return False
+    await reserve(exchange, services)
     texts = _texts(body, services.limits.max_batch_rows)
     encoding = field(body, "encoding_format", str | None) or "float"
     if encoding not in ("float", "base64"):
@@ -62,7 +64,7 @@ async def answer_locally(exchange: Exchange, body: Body, services: Services) -> 
         "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    await exchange.respond(200, msgspec.json.encode(answer))
+    exchange.respond(200, msgspec.json.encode(answer))
     return True
 
 

@@ -76,7 +76,7 @@ async def infer(exchange: Exchange, services: Services) -> None:
     answer: dict[str, Any] = {"model_name": name, "model_version": route.digest}
     if request.id is not None:
         answer["id"] = request.id
-    await exchange.respond(200, msgspec.json.encode({**answer, "outputs": outputs}))
+    exchange.respond(200, msgspec.json.encode({**answer, "outputs": outputs}))
 
 
 async def predict(exchange: Exchange, services: Services) -> None:
@@ -92,7 +92,7 @@ async def predict(exchange: Exchange, services: Services) -> None:
         "model_version": route.digest,
         "processing_time": exchange.record.predict_s,
     }
-    await exchange.respond(200, msgspec.json.encode(answer))
+    exchange.respond(200, msgspec.json.encode(answer))
 
 
 async def predict_batch(exchange: Exchange, services: Services) -> None:
@@ -108,7 +108,7 @@ async def predict_batch(exchange: Exchange, services: Services) -> None:
             zip(predictions.indices, predictions.probabilities, predictions.labels, strict=True)
         )
     ]
-    await exchange.respond(200, msgspec.json.encode(answers))
+    exchange.respond(200, msgspec.json.encode(answers))
 
 
 def rows_of(tensors: Sequence[Tensor], predictor: Predictor, max_rows: int) -> Rows:

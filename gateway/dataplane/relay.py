@@ -3,38 +3,39 @@ One request's whole life.
 
     table  = sources.table                    # one read; never two tables
     grant  = authenticate(headers, table)
+    admission.enter(grant.account)            # room in this process, or 503 at once
     body   = await exchange.body(); parse     # bytes stay bytes
     target = resolve(model)                   # "support@candidate" works
+    await reserve(…)                          # requests, tokens, money, or 429
     body   = screen(body); await augment(body); rename
-    reply  = await provider.open(call)
+    pick   = balance.plan().next()            # and the next one, while nothing was sent
+    reply  = await pick.provider.open(call)
     send start; for chunk in reply: send(chunk)
-    finally: emit(UsageRecord)
+    close  : settle, note in the journal      # before the last byte leaves
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from gateway.dataplane import catalogue, embeddings, predict, search, sse
-from gateway.dataplane.answer import forward
-from gateway.dataplane.augment import augment, passages_header
+from gateway.dataplane import catalogue, predict, search, sse
 from gateway.dataplane.auth import authenticate
-from gateway.dataplane.exchange import ClientGone, Exchange, Receive, Scope, Send
-from gateway.dataplane.request import Body, encode, messages_of, model_of, parse, raw, wants_stream
-from gateway.dataplane.resolve import resolve
-from gateway.dataplane.screen import screen_body
+from gateway.dataplane.complete import complete, embed
+from gateway.dataplane.exchange import ClientGone, Exchange
+from gateway.dataplane.reserve import settle
 from gateway.dataplane.services import Services
-from gateway.dataplane.table import Headers, Route
+from gateway.dataplane.table import Headers
 from gateway.dataplane.usage import UsageRecord
 from gateway.errors import (
     GatewayError,
     GuardrailBlocked,
     InternalError,
-    InvalidRequest,
-    NotReady,
+    Overloaded,
+    RateLimited,
     Stopping,
     UnknownPath,
     UpstreamRefused,
@@ -42,8 +43,8 @@ from gateway.errors import (
     body_of,
     status_of,
 )
-from gateway.providers.base import Call, Reply
-from registry.clock import Clock
+from gateway.transport.inbound import Inbound
+from registry.clock import Clock, to_text
 from registry.errors import PlatformError
 from registry.ids import sortable_id
 
@@ -51,137 +52,129 @@ Handler = Callable[[Exchange, Services], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _CLIENT_CLOSED = 499
 _JSON = (b"content-type", b"application/json")
+_HOLD_BACK_S = (0.1, 0.4)
 
 
 class Relay:
-    """The data plane as an ASGI callable."""
+    """The data plane: a lane of the server."""
 
     def __init__(self, services: Services, emit: Callable[[UsageRecord], None], clock: Clock) -> None:
-        """*emit* is told of every request when it ends."""
+        """*emit* is told of every request once, when all is known of it, before its last byte leaves."""
         self._services = services
         self._emit = emit
         self._clock = clock
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, whatever happens."""
+    def __call__(self, inbound: Inbound) -> Coroutine[Any, Any, None] | None:
+        """Refuse a request at once, or return the rest of its life."""
         now = self._clock()
         table = self._services.sources.table
-        exchange = Exchange(scope, receive, send, sortable_id("req", now), table)
+        exchange = Exchange(inbound, sortable_id("req", now), table, now, self._close)
+        exchange.record.at = to_text(now)
         try:
             handler, needs_key = _handler(exchange)
             if needs_key:
-                exchange.grant = authenticate(exchange.header(b"authorization"), table, now)
-                exchange.record.key_id = exchange.grant.id
+                grant = exchange.grant = authenticate(exchange.header(b"authorization"), table, now)
+                record = exchange.record
+                record.key_id, record.account, record.team = grant.id, grant.account or grant.id, grant.team
+                grant.require_route(exchange.path)
+                self._services.admission.enter(record.account)
+                exchange.tenant = record.account
+        except PlatformError as error:
+            self._refuse(exchange, error)
+            return None
+        exchange.record.admit_s = exchange.elapsed_s()
+        return self._live(exchange, handler)
+
+    async def _live(self, exchange: Exchange, handler: Handler) -> None:
+        """Answer one request, whatever happens."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the server runs this in a task
+        exchange.inbound.on_gone = task.cancel
+        try:
             await handler(exchange, self._services)
         except ClientGone:
-            exchange.gone = True
+            pass  # noted below
         except asyncio.CancelledError:
-            # Cancelled by `watch`, because the client left, or by the server at the end of its grace.
+            # Because the client left, or by the server at the end of its grace.
             if not exchange.gone:
-                await _fail(exchange, Stopping())
+                _fail(exchange, Stopping())
         except PlatformError as error:
-            await _fail(exchange, error)
+            _fail(exchange, error)
         except Exception:  # noqa: BLE001 - the last resort of every request
             _log.exception("request %s failed", exchange.record.request_id)
-            await _fail(exchange, InternalError())
+            _fail(exchange, InternalError())
         finally:
+            exchange.inbound.on_gone = None
+            exchange.close()
             exchange.leave()
-            record = exchange.record
-            if exchange.gone:
-                record.error = "client_closed"
-                record.status = record.status or _CLIENT_CLOSED
-            record.duration_s = time.perf_counter() - exchange.started_s
-            self._emit(record)
+
+    def _refuse(self, exchange: Exchange, error: PlatformError) -> None:
+        """Answer without having read the body; one told to come back is not listened to for a while."""
+        if isinstance(error, Overloaded):
+            exchange.inbound.hold_back(random.uniform(*_HOLD_BACK_S))
+        _fail(exchange, error)
+
+    def _close(self, exchange: Exchange) -> None:
+        record = exchange.record
+        if exchange.gone:
+            record.error = "client_closed"
+            record.status = record.status or _CLIENT_CLOSED
+        if exchange.tenant is not None:
+            self._services.admission.leave(exchange.tenant)
+            exchange.tenant = None
+        settle(exchange)
+        if not exchange.started:
+            _account_for(exchange)
+        self._emit(record)
 
 
-async def complete(exchange: Exchange, services: Services) -> None:
-    """`/v1/chat/completions` and `/v1/completions`: prompt, passages, guards, upstream, answer."""
-    body, route = await _routed(exchange, services)
-    chat = exchange.path.startswith("/v1/chat/")
-    if chat:
-        messages_of(body)
-    elif route.render is not None or route.retriever is not None:
-        message = f"release {route.name!r} has a prompt or an index; call it with /v1/chat/completions"
-        raise InvalidRequest(message, param="model")
-    elif "prompt" not in body:
-        message = "prompt: is missing"
-        raise InvalidRequest(message, param="prompt")
-    stream = wants_stream(body)
-    if route.input is not None:
-        body = await screen_body(route.input, body, services.work, exchange.record.findings)
-    augmented = await augment(route, body, services.work)
-    if augmented.grounds:
-        exchange.extra.append((b"x-sluicegate-passages", passages_header(augmented.grounds)))
-    outgoing = encode({**augmented.body, "model": raw(route.model)})
-    call = Call(exchange.path, outgoing, stream, augmented.question, augmented.grounds)
-    await _relay(exchange, route, call, services)
-
-
-async def embed(exchange: Exchange, services: Services) -> None:
-    """`/v1/embeddings`: a local embedder where the model names one, else the upstream."""
-    body = parse(await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s))
-    if await embeddings.answer_locally(exchange, body, services):
+def _account_for(exchange: Exchange) -> None:
+    """What a whole answer says of its own cost and time."""
+    record = exchange.record
+    if not record.attempts:
         return
-    route = await resolve(exchange, model_of(body), services)
-    _require_chat(route)
-    if route.digest:
-        message = f"release {route.name!r} has no index, so there is no embedder to answer with"
-        raise InvalidRequest(message, param="model")
-    call = Call(exchange.path, encode({**body, "model": raw(route.model)}), stream=False)
-    await _relay(exchange, route, call, services)
+    if record.cost_microusd is not None:
+        cost = b"%d.%06d" % divmod(record.cost_microusd, 1_000_000)
+        exchange.extra.append((b"x-sluicegate-cost-usd", cost))
+    exchange.extra.append((b"server-timing", timing(record)))
 
 
-async def _routed(exchange: Exchange, services: Services) -> tuple[Body, Route]:
-    body = parse(await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s))
-    route = await resolve(exchange, model_of(body), services)
-    _require_chat(route)
-    return body, route
+def timing(record: UsageRecord) -> bytes:
+    """The phases so far as a `Server-Timing` header, in milliseconds (W3C Server Timing, section 4)."""
+    return b"admit;dur=%.2f, guard;dur=%.2f, upstream;dur=%.2f" % (
+        record.admit_s * 1000,
+        record.guard_s * 1000,
+        record.upstream_s * 1000,
+    )
 
 
-async def _relay(exchange: Exchange, route: Route, call: Call, services: Services) -> None:
-    """Open the upstream and send its answer on; if the client leaves, the upstream is closed at once."""
-    task = asyncio.current_task()
-    provider = route.provider
-    if provider is None or task is None:
-        raise NotReady
-    watcher = asyncio.create_task(exchange.watch(task))
-    reply: Reply | None = None
-    try:
-        reply = await provider.open(call)
-        await forward(exchange, reply, route.output, services.work)
-    finally:
-        watcher.cancel()
-        if reply is not None:
-            await reply.close()
-
-
-def _require_chat(route: Route) -> None:
-    if route.kind != "chat":
-        message = f"release {route.name!r} predicts; call it with POST /v2/models/{route.name}/infer"
-        raise InvalidRequest(message, param="model")
-
-
-async def _fail(exchange: Exchange, error: PlatformError) -> None:
+def _fail(exchange: Exchange, error: PlatformError) -> None:
     """The error as a status and body, or as the last event of a stream that has begun."""
-    exchange.record.error = error.code
+    record = exchange.record
+    record.error = error.code
     if isinstance(error, GuardrailBlocked):
-        exchange.record.findings.append((error.rule, "block"))
+        record.findings.append((error.rule, "block"))
+    elif isinstance(error, RateLimited):
+        record.limited = error.rule
     status = status_of(error)
     if exchange.finished:
         return
     if status >= 500 and not isinstance(error, GatewayError):
-        _log.error("request %s: %s: %s", exchange.record.request_id, error.code, error.message)
+        _log.error("request %s: %s: %s", record.request_id, error.code, error.message)
         hidden = GatewayError("the release cannot answer now; /health/ready says why")
         hidden.code = error.code
         error = hidden
-    if exchange.started:
-        await exchange.end(sse.event_of(body_of(error)) if exchange.streaming else b"")
-        return
-    await exchange.respond(status, body_of(error), (_JSON, *_error_headers(error)))
+    if not exchange.started:
+        exchange.respond(status, body_of(error), (_JSON, *_error_headers(error)))
+    elif exchange.streaming:
+        exchange.end(sse.event_of(body_of(error)))
+    else:
+        exchange.close()
+        exchange.inbound.abort()
 
 
 def _error_headers(error: PlatformError) -> Headers:
-    if isinstance(error, UpstreamRefused):
+    if isinstance(error, UpstreamRefused | RateLimited):
         return error.headers
     status = status_of(error)
     if status == 401:
@@ -190,8 +183,6 @@ def _error_headers(error: PlatformError) -> Headers:
         return ((b"retry-after", b"1"),)
     if isinstance(error, WrongMethod):
         return ((b"allow", (error.param or "POST").encode()),)
-    if status in (408, 413):
-        return ((b"connection", b"close"),)
     return ()
 
 
@@ -206,8 +197,12 @@ _EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/predict": ("POST", predict.predict, True),
     "/predict/batch": ("POST", predict.predict_batch, True),
 }
-PATHS = frozenset(_EXACT)
-"""Paths of the data plane; besides them everything below `/v1/` and `/v2/`."""
+_DATA_PREFIXES = ("/v1/", "/v2/")
+
+
+def is_data_plane(path: str) -> bool:
+    """Whether the relay answers *path*: its own paths, and everything below `/v1/` and `/v2/`."""
+    return path in _EXACT or path.startswith(_DATA_PREFIXES)
 
 
 def _handler(exchange: Exchange) -> tuple[Handler, bool]:

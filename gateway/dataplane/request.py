@@ -7,13 +7,25 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsafeField
 
 T = TypeVar("T")
 Body = dict[str, msgspec.Raw]
 """The top level of a JSON object; every value is its own untouched bytes."""
 Content = str | list[dict[str, msgspec.Raw]] | None
 """Of a chat message: text, a list of parts, or nothing."""
+UNSAFE = frozenset(
+    {
+        "api_base", "api_key", "api_version", "aws_access_key_id", "aws_bedrock_runtime_endpoint",
+        "aws_region_name", "aws_role_name", "aws_secret_access_key", "aws_session_token", "aws_sts_endpoint",
+        "aws_web_identity_token", "azure_ad_token", "azure_ad_token_provider", "azure_endpoint", "base_url",
+        "client", "custom_llm_provider", "deployment_id", "extra_body", "extra_headers", "extra_query",
+        "fallbacks", "headers", "http_client", "litellm_params", "mock_response", "mock_timeout",
+        "mock_tool_calls", "model_list", "organization", "proxy", "ssl_verify", "use_litellm_proxy",
+        "user_config", "vertex_credentials", "vertex_location", "vertex_project",
+    }
+)  # fmt: skip
+"""Fields of client libraries that choose where, as whom or how to connect; never a client's choice here."""
 _BODY = msgspec.json.Decoder(Body)
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
@@ -27,8 +39,14 @@ def parse(data: bytes) -> Body:
 
     Raises:
         InvalidRequest: not UTF-8, not JSON, not an object, or nested too deeply.
+        UnsafeField: it names a field that would choose the upstream.
     """
-    return decode(data, _BODY)
+    body = decode(data, _BODY)
+    if not UNSAFE.isdisjoint(body):
+        name = min(UNSAFE.intersection(body))
+        message = f"{name}: this gateway chooses where and as whom it calls a model; leave the field out"
+        raise UnsafeField(message, param=name)
+    return body
 
 
 def decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -101,6 +119,18 @@ def wants_stream(body: Body) -> bool:
     except msgspec.MsgspecError as error:
         message = "stream: must be true or false"
         raise InvalidRequest(message, param="stream") from error
+
+
+def wants_usage(body: Body) -> bool:
+    """Whether `stream_options.include_usage` is true. Raises InvalidRequest when it cannot be read."""
+    options = field(body, "stream_options", dict[str, msgspec.Raw] | None)
+    return bool(options) and bytes(options.get("include_usage", b"")) == b"true"
+
+
+def asking_usage(body: Body) -> Body:
+    """*body* with `stream_options.include_usage` true; its other stream options stay."""
+    options = field(body, "stream_options", dict[str, msgspec.Raw] | None) or {}
+    return {**body, "stream_options": raw({**options, "include_usage": True})}
 
 
 def messages_of(body: Body) -> list[dict[str, msgspec.Raw]]:

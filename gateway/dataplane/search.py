@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.request import decode
+from gateway.dataplane.reserve import reserve
 from gateway.dataplane.resolve import resolve
 from gateway.dataplane.screen import screen_text
 from gateway.dataplane.services import Services
@@ -37,6 +38,7 @@ async def search(exchange: Exchange, services: Services) -> None:
         raise UnknownModel(message)
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
     route = await resolve(exchange, name, services)
+    await reserve(exchange, services)
     if route.retriever is None:
         message = f"release {route.name!r} has no index to search"
         raise InvalidRequest(message, param="model")
@@ -67,4 +69,4 @@ async def search(exchange: Exchange, services: Services) -> None:
         "has_more": False,
         "next_page": None,
     }
-    await exchange.respond(200, msgspec.json.encode(answer))
+    exchange.respond(200, msgspec.json.encode(answer))

@@ -1,10 +1,14 @@
-"""What every handler is given: where tables come from, worker threads, and limits."""
+"""What every handler is given: where tables come from, what counts and bounds, and worker threads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
+from gateway.dataplane.admission import Admission
+from gateway.dataplane.idempotency import Answers
+from gateway.dataplane.journal import Journal
+from gateway.dataplane.limits import Limiter
 from gateway.dataplane.table import Embedder, RouteTable, Target
 from gateway.dataplane.work import Work
 
@@ -44,6 +48,8 @@ class Limits:
     max_body_bytes: int
     body_timeout_s: float
     max_batch_rows: int
+    default_max_tokens: int = 1024
+    unknown_price: Literal["warn", "refuse"] = "warn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +60,12 @@ class Services:
     work: Work
     limits: Limits
     default_predict: str = ""
+    default_prediction: bool = False
+    """Whether `/predict` answers a flagged default while its model is left alone."""
+    admission: Admission = field(default_factory=lambda: Admission(4096, 1.0))
+    limiter: Limiter | None = None
+    """None where nothing is limited."""
+    answers: Answers | None = None
+    """Answers kept for Idempotency-Keys; None keeps none."""
+    journal: Journal | None = None
+    """Where usage is kept; None where it is not."""

@@ -14,6 +14,7 @@ from gateway.errors import UpstreamTooLarge
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 _END = re.compile(rb"(?:\r\n|\n|\r(?=[^\n]))(?:\r\n|\n|\r(?=[^\n]))")
+_FIELD = re.compile(rb"(?:data|event|id|retry)?:|(?:data|event|id|retry)$")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
@@ -27,6 +28,11 @@ class Splitter:
         self._pending = bytearray()
         self._seen = 0
         self._limit = max_event_bytes
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of an event is kept that has not ended yet."""
+        return not self._pending
 
     def push(self, chunk: bytes) -> list[bytes]:
         """
@@ -75,6 +81,17 @@ def data_of(event: bytes) -> bytes | None:
         return event[6:-2]
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
+
+
+def has_known_fields_only(event: bytes) -> bool:
+    r"""
+    Whether each line of *event* is one of the standard's. Readers pass over others, so that what a broken
+    line meant to say would be lost without a word.
+
+    >>> has_known_fields_only(b": ping\n\n"), has_known_fields_only(b"data: 1\n\x0bdata: 2\n\n")
+    (True, False)
+    """
+    return all(not line or _FIELD.match(line) for line in _LINE.split(event))
 
 
 def event_of(data: bytes) -> bytes:

@@ -11,10 +11,12 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from gateway.dataplane.balance import Balance
+from gateway.dataplane.breaker import Breaker
 from gateway.errors import KeyNotAllowed, NotReady, UnknownModel
 from gateway.guardrails.policy import TextScreen
 from gateway.providers.base import Provider
-from registry.entities import Feature, Retrieval
+from registry.entities import Feature, Limits, Price, Retrieval, SubjectKind
 from registry.templates import Render
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -155,6 +157,10 @@ class Route:
     detail: str = ""
     """The same for the operator, with paths and causes."""
     in_flight: InFlight = field(default_factory=InFlight, compare=False)
+    balance: Balance | None = None
+    """Chooses the upstream of each request; None where nothing is relayed."""
+    breaker: Breaker | None = None
+    """Of a classical model; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +188,28 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """One that limits count, with its limits."""
+
+    kind: SubjectKind
+    id: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What one API key may do."""
 
     id: str
     models: tuple[str, ...]
     expires_at: datetime | None = None
+    routes: tuple[str, ...] = ("*",)
+    """Path patterns it may call."""
+    account: str = ""
+    """What its use is counted under."""
+    team: str = ""
+    subjects: tuple[Subject, ...] = ()
+    """The key's account and its team, where they have limits."""
 
     def allows(self, model: str) -> bool:
         """
@@ -199,13 +221,25 @@ class Grant:
         >>> [grant.allows(m) for m in ("support@candidate", "openai/gpt-4o", "churn")]
         [True, True, False]
         """
+        if model in self.models or "*" in self.models:
+            return True
         name = model.partition("@")[0] if "/" not in model else model
         name = name.partition(":")[0] if "/" not in model else name
         return any(
-            pattern in ("*", model, name)
+            pattern == name
             or ("*" in pattern and ("/" in pattern) == ("/" in model) and fnmatchcase(name, pattern))
             for pattern in self.models
         )
+
+    def require_route(self, path: str) -> None:
+        """
+        Raise KeyNotAllowed unless *path* is covered by one of the route patterns.
+
+        >>> Grant("key_1", ("*",), routes=("/v1/*",)).require_route("/v1/models")
+        """
+        if self.routes != ("*",) and not any(fnmatchcase(path, pattern) for pattern in self.routes):
+            message = f"this API key may not call {path[:200]!r}; it may call: {', '.join(self.routes)}"
+            raise KeyNotAllowed(message)
 
     def require(self, model: str) -> None:
         """Raise KeyNotAllowed unless *model* is covered."""
@@ -226,6 +260,28 @@ class RouteTable:
     """SHA-256 of a key, hex → what it may do; revoked keys are not here."""
     aliases: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(release, alias) → digest that the registry names."""
+    limits: Mapping[tuple[str, str], Limits] = field(default_factory=dict)
+    """(kind, subject) → limits of teams, users, sessions and models; subject `*` is each other one."""
+    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)
+    """`provider/model` → its prices, latest first."""
+    price_patterns: tuple[tuple[str, tuple[Price, ...]], ...] = ()
+    """The same for patterns, longest first."""
+
+    def price(self, model: str, now: datetime) -> Price | None:
+        """What `provider/model` *model* costs at *now*, by its own price or else its longest pattern's."""
+        for price in self.prices.get(model, ()):
+            if price.effective_from <= now:
+                if price.withdrawn:
+                    break
+                return price
+        for pattern, prices in self.price_patterns:
+            if fnmatchcase(model, pattern):
+                for price in prices:
+                    if price.effective_from <= now:
+                        if price.withdrawn:
+                            break
+                        return price
+        return None
 
     def find(self, model: str, grant: Grant) -> Target:
         """

@@ -6,52 +6,94 @@ import msgspec
 
 
 class UsageRecord(msgspec.Struct):
-    """One request. Text of prompts, answers and keys is never in it."""
+    """
+    One request, noted once when it ends; metrics, logs and bills are views of it.
+
+    Text of prompts, answers and keys is never in it, and neither is a user's or session's name: both
+    are there as digests.
+    """
 
     request_id: str
+    at: str = ""
+    """When it arrived, as `registry.clock.to_text` writes it."""
     route: str = "unknown"
     """Path pattern, one of a fixed set."""
     release: str = ""
     """Release name, or `provider/*` for a model called directly; empty before routing."""
     alias: str = ""
     digest: str = ""
+    model: str = ""
+    """`provider/model` that answered."""
+    upstream: str = ""
+    """Which of a provider's places answered, as settings name it."""
     key_id: str = ""
+    account: str = ""
+    team: str = ""
+    user: str = ""
+    session: str = ""
     status: int = 0
     """HTTP status as sent; 499 when the client left before an answer."""
     error: str = ""
     """Error code; empty when all went well. Streams can fail after status 200."""
+    streaming: bool = False
+    attempts: int = 0
+    """Upstream calls made; more than one means retries or fallbacks."""
+    fallback: bool = False
+    """Whether something other than the release's first model, or a default answer, was given."""
     duration_s: float = 0.0
     first_byte_s: float = 0.0
+    """From the request's head to the first byte of the answer's body; 0 when there was none."""
+    admit_s: float = 0.0
+    """Phases: key, limits and admission; then `guard_s`, `upstream_s`."""
+    guard_s: float = 0.0
+    """Input guardrails, prompt and retrieval."""
+    upstream_s: float = 0.0
+    """From the first upstream call to the head of the answer that was used."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Part of the prompt tokens that the provider read from its cache."""
+    reasoning_tokens: int = 0
+    """Part of the completion tokens."""
+    estimated: bool = False
+    """Whether the token counts are this gateway's estimate, as the upstream gave none."""
+    cost_microusd: int | None = None
+    """Millionths of a US dollar; None when no price is known."""
     rows: int = 0
     """Predictions made."""
     predict_s: float = 0.0
     """Time inside the model, for predictions."""
+    limited: str = ""
+    """The limit that refused it, such as `key.rpm`."""
     findings: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """(rule, action) of each guardrail that fired."""
 
 
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
 class Tokens(msgspec.Struct):
-    """The `usage` object of an answer."""
+    """The `usage` object of an answer or of a stream's last event."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Answer(msgspec.Struct):
-    usage: Tokens | None = None
-
-
-_ANSWER = msgspec.json.Decoder(_Answer)
-
-
-def tokens_of(body: bytes) -> Tokens | None:
-    """The usage in an answer or stream event; None where there is none that can be read."""
-    try:
-        return _ANSWER.decode(body).usage
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+def note(record: UsageRecord, tokens: Tokens) -> None:
+    """Write the upstream's own count into *record*."""
+    record.prompt_tokens = tokens.prompt_tokens
+    record.completion_tokens = tokens.completion_tokens
+    if tokens.prompt_tokens_details is not None:
+        record.cached_tokens = tokens.prompt_tokens_details.cached_tokens or 0
+    if tokens.completion_tokens_details is not None:
+        record.reasoning_tokens = tokens.completion_tokens_details.reasoning_tokens or 0
 
 
 def estimate_tokens(text: str) -> int:

@@ -239,7 +239,8 @@ def _head(kind: str, request: _Request) -> dict[str, Any]:
 
 
 def _completion(request: _Request, answer: Answer, usage: dict[str, int]) -> bytes:
-    message = {"role": "assistant", "content": answer.text, "citations": _citations(answer)}
+    cited = _citations(answer)
+    message = {"role": "assistant", "content": answer.text, "refusal": None, "citations": cited}
     choices = [
         {"index": index, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
         for index in range(request.n or 1)

@@ -157,6 +157,7 @@ class LlamaCpp:
             "pid": child.process.pid if child else None,
             "restarts": self._restarts,
             "problem": None if child else self._problem,
+            "context_tokens": self._rules.context_tokens // self._rules.slots,
         }
 
     def _ready_child(self) -> Child:

@@ -95,8 +95,6 @@ async def _greet(
     headers = (
         (b"authorization", b"Bearer " + hello["key"].encode()),
         (b"content-type", b"application/json"),
-        # llama.cpp drops kept connections without notice; a new one over loopback is cheap.
-        (b"connection", b"close"),
     )
     return Child(process, drain, hello["url"], headers)
 

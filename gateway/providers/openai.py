@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from gateway.errors import UpstreamUnreachable
 from gateway.providers.base import Call, Reply
 from gateway.providers.options import ProviderOptions
-from gateway.transport import Transport
+from gateway.transport import Stats, TlsOptions, open_transport
 from registry.errors import BadSettings
 
 BASE_URLS = {
@@ -50,7 +50,8 @@ class OpenAI:
         self._model = model
         self._url = url
         self._name = options.name
-        self._transport = Transport(options)
+        tls = TlsOptions(options.ca_file, options.client_certificate)
+        self._transport = open_transport(options, options.http_client, options.proxy, tls)
         headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
         if options.api_key:
             headers.append((b"authorization", b"Bearer " + options.api_key.encode()))
@@ -77,6 +78,10 @@ class OpenAI:
         """Close every connection; running replies are cut. Idempotent."""
         self._closed = True
         await self._transport.close()
+
+    def connections(self) -> Stats:
+        """Counts of its pool."""
+        return self._transport.stats()
 
     def status(self) -> dict[str, Any]:
         """Where it relays to; ready unless closed: whether the upstream answers shows with each call."""

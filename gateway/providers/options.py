@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 Embed = Callable[[Sequence[str]], Any]
 """Texts → float32 array (n, d), rows of unit length; thread-safe."""
@@ -35,3 +35,7 @@ class ProviderOptions:
     total_timeout_s: float = 600.0
     """From the request sent to the end of the body."""
     max_response_bytes: int = 64_000_000
+    http_client: Literal["native", "aiohttp"] = "native"
+    proxy: str | None = None
+    ca_file: Path | None = None
+    client_certificate: Path | None = None

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.dataplane.table import RouteTable
+from gateway.dataplane.admission import Admission
+from gateway.dataplane.balance import Upstream
+from gateway.dataplane.table import Grant, RouteTable, Subject
 from gateway.dataplane.usage import UsageRecord
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Gauges, Telemetry
+from registry.entities import Limits
 from tests.deploy.promql import EXPORTED, Selection, selections, unknown
 from tests.deploy.validators import DEPLOY, ROOT, read
+from tests.fakes.parts import Scripted
 
 RULES = DEPLOY / "prometheus" / "rules" / "sluicegate.yml"
 SCRAPES = ("prometheus.yml", "prometheus.compose.yml")
@@ -23,6 +27,7 @@ class Served:
     table: RouteTable = field(default_factory=RouteTable)
     ready: bool = True
     registry_error: str | None = None
+    upstreams: list[Upstream] = field(default_factory=list)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -38,17 +43,21 @@ def recorded() -> set[str]:
 
 
 def test_the_metrics_and_labels_known_here_are_the_ones_the_gateway_exports() -> None:
-    telemetry = Telemetry(Served())
-    record = UsageRecord("1", route="/predict", release="churn", rows=1, findings=[("pii", "redact")])
-    record.prompt_tokens = record.completion_tokens = 1
-    telemetry.emit(record)
+    limits = Limits(budget_microusd=1)
+    grants = {"d": Grant("key_1", (), subjects=(Subject("key", "key_1", limits),))}
+    upstream = Upstream("vllm", Scripted(None), "tiny", "vllm/tiny")
+    telemetry = Telemetry(Served(RouteTable(grants=grants), upstreams=[upstream]), Gauges(Admission(1, 1.0)))
+    telemetry.emit(UsageRecord("1", route="/predict", release="churn", rows=1, findings=[("pii", "redact")]))
+    chat = UsageRecord(
+        "2", route="/v1/chat/completions", release="support", model="vllm/tiny", attempts=2, fallback=True,
+        streaming=True, duration_s=2.0, first_byte_s=1.0, upstream_s=0.5, prompt_tokens=1,
+        completion_tokens=2, cost_microusd=1, limited="key.rpm", cached_tokens=1, reasoning_tokens=1,
+    )  # fmt: skip
+    telemetry.emit(chat)
+    chat.cost_microusd = None
+    telemetry.emit(chat)
     families = list(text_string_to_metric_families(telemetry.render().decode()))
-    exported = {
-        sample.name: set(sample.labels)
-        for family in families
-        for sample in family.samples
-        if not sample.name.endswith("_created")
-    }
+    exported = {sample.name: set(sample.labels) for family in families for sample in family.samples}
     assert "sluicegate_release_info" in {family.name for family in families}
     assert exported == {
         name: labels for name, labels in EXPORTED.items() if name not in {"up", "sluicegate_release_info"}

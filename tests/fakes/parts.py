@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gateway.dataplane.relay import Relay
+from gateway.dataplane.balance import Balance
+from gateway.dataplane.balance import Upstream as UpstreamPlace
+from gateway.dataplane.breaker import Breaker
+from gateway.dataplane.limits_memory import MemoryLimiter
+from gateway.dataplane.relay import Relay, is_data_plane
 from gateway.dataplane.services import Limits, Services
-from gateway.dataplane.table import Embedder, Grant, Route, RouteTable, Target
+from gateway.dataplane.table import Embedder, Grant, Route, RouteTable, Subject, Target
 from gateway.dataplane.usage import UsageRecord
 from gateway.dataplane.work import Work
 from gateway.errors import NotReady, UnknownModel
 from gateway.providers.base import Call, Reply
 from gateway.providers.openai import build
 from gateway.providers.options import ProviderOptions
+from gateway.transport.server import Bounds, Site
 from registry.clock import utc_now
 from registry.entities import Feature
 from registry.errors import BadInput
@@ -115,7 +120,8 @@ class FixedSources:
     async def direct(self, model: str) -> Target:
         if model not in self.directs:
             raise UnknownModel(f"no provider for {model!r}", param="model")
-        return self.directs[model]
+        target = self.directs[model]
+        return replace(target, route=balanced(target.route)) if target.route.balance is None else target
 
     async def embedder(self, model: str) -> Embedder | None:
         if model == "broken/embedder":
@@ -153,8 +159,27 @@ def provider_at(url: str, **changes: Any) -> Any:
     return build(MODEL, ProviderOptions(**(values | changes)))
 
 
-def table_of(routes: Mapping[str, Route], models: tuple[str, ...] = ("*",)) -> RouteTable:
+def balanced(route: Route, breaker: Breaker | None = None, **changes: Any) -> Route:
+    """*route* with a balance over its one provider."""
+    if route.provider is None:
+        return route
+    upstream = UpstreamPlace("vllm", route.provider, route.model, f"vllm/{route.model}", breaker=breaker)
+    return replace(route, balance=Balance([[upstream]], **({"max_retries": 0} | changes)))
+
+
+def memory_limiter() -> MemoryLimiter:
+    """Limits counted in this process, with nothing spent so far."""
+    return MemoryLimiter(lambda _subject, _start: 0, utc_now)
+
+
+def table_of(
+    routes: Mapping[str, Route],
+    models: tuple[str, ...] = ("*",),
+    subjects: tuple[Subject, ...] = (),
+    **parts: Any,
+) -> RouteTable:
     """A table with each route in production under its name, and one key."""
+    routes = {name: balanced(route) if route.balance is None else route for name, route in routes.items()}
     targets: dict[str, Target] = {}
     aliases: dict[tuple[str, str], str] = {}
     for name, route in routes.items():
@@ -167,22 +192,32 @@ def table_of(routes: Mapping[str, Route], models: tuple[str, ...] = ("*",)) -> R
         targets |= {name: target, f"{name}@production": target}
         aliases[name, "production"] = route.digest
     digest = hashlib.sha256(CLIENT_KEY.encode()).hexdigest()
-    return RouteTable(1, targets, {digest: Grant("key_1", models)}, aliases)
+    grant = Grant("key_1", models, account="key_1", subjects=subjects)
+    return RouteTable(1, targets, {digest: grant}, aliases, **parts)
 
 
 class DataPlane:
     """The data plane alone, over *sources*; its providers close with it."""
 
     def __init__(
-        self, sources: FixedSources, emit: Callable[[UsageRecord], None], limits: Limits = LIMITS
+        self,
+        sources: FixedSources,
+        emit: Callable[[UsageRecord], None],
+        limits: Limits = LIMITS,
+        bounds: Bounds | None = None,
+        **services: Any,
     ) -> None:
         self.work = Work(2, 8)
         self.sources = sources
-        self.relay = Relay(Services(sources, self.work, limits), emit, utc_now)
+        self.services = Services(sources, self.work, limits, **services)
+        relay = Relay(self.services, emit, utc_now)
+        bounds = bounds or Bounds(max_body_bytes=limits.max_body_bytes)
+        self.site = Site(relay, is_data_plane, self, bounds)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            await self.relay(scope, receive, send)
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
             return
         await receive()
         await send({"type": "lifespan.startup.complete"})

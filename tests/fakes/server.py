@@ -13,7 +13,7 @@ import uvicorn
 
 @contextlib.contextmanager
 def serving(app: Any, lifespan: str = "on") -> Iterator[str]:
-    """The URL of *app*, on the server that production uses."""
+    """The URL of *app*, on the server that production uses; a `site` of its own has its own protocol."""
     listener = socket.create_server(("127.0.0.1", 0))
     started = threading.Event()
 
@@ -22,10 +22,11 @@ def serving(app: Any, lifespan: str = "on") -> Iterator[str]:
             await super().startup(sockets)
             started.set()
 
+    site = getattr(app, "site", None)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=site.protocol if site is not None else "httptools",
         ws="none",
         lifespan=lifespan,  # type: ignore[arg-type]
         access_log=False,

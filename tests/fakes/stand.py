@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import openai
 
+from gateway.dataplane.breaker import Breaker
+from gateway.dataplane.table import Route
 from gateway.dataplane.usage import UsageRecord
 from tests.fakes.parts import CLIENT_KEY
 from tests.fakes.upstream import Upstream
@@ -29,6 +31,13 @@ class Stand:
     url: str
     up: Upstream
     records: list[UsageRecord] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+
+    def heal(self) -> None:
+        """Forget every failure of an upstream."""
+        for route in self.routes:
+            for upstream in route.balance.upstreams() if route.balance else ():
+                upstream.breaker = Breaker()
 
     @cached_property
     def client(self) -> openai.OpenAI:

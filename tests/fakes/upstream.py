@@ -49,6 +49,8 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: Any
+    raw: bytes = b""
+    """The body's bytes."""
 
 
 class Upstream:
@@ -59,6 +61,8 @@ class Upstream:
         self.seen: list[Seen] = []
         self.faults: deque[Fault] = deque()
         self.answer = "forty two"
+        self.message: Mapping[str, Any] = {}
+        """Further fields of every chat message, such as `reasoning_content` or `refusal`."""
         self.chunk_bytes: int | None = None
         """When set, stream bodies are written in pieces of this size."""
         self._left = threading.Semaphore(0)
@@ -70,11 +74,12 @@ class Upstream:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return _error(401, f"Incorrect API key provided: {KEY}.", "invalid_api_key")
+        raw = await request.read()
         try:
-            body = json.loads(await request.read())
+            body = json.loads(raw)
         except ValueError:
             return _error(400, "We could not parse the JSON body of your request.", None)
-        self.seen.append(Seen(request.path, dict(request.headers), body))
+        self.seen.append(Seen(request.path, dict(request.headers), body, raw))
         fault = self.faults.popleft() if self.faults else Fault()
         try:
             return await self._answer(request, body, fault)
@@ -93,6 +98,9 @@ class Upstream:
             )
         if body.get("model") != MODEL:
             return _error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+        wrong = _wrong(body)
+        if wrong:
+            return _error(400, f"Invalid value for '{wrong}'.", "invalid_value")
         stream = body.get("stream") is True
         if request.path.endswith("/embeddings"):
             payload = _embeddings(body)
@@ -101,7 +109,7 @@ class Upstream:
                 return _error(400, "messages is required", None)
             payload = self._chat_stream(body) if stream else json.dumps(self._chat(body)).encode()
         else:
-            payload = json.dumps(self._completion(body)).encode()
+            payload = self._completion_stream(body) if stream else json.dumps(self._completion(body)).encode()
         if fault.raw is not None:
             payload = fault.raw
         return await self._send(request, payload, fault, stream=stream)
@@ -131,51 +139,73 @@ class Upstream:
         return response
 
     def _chat(self, body: Any) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": self.answer}
+        message = {"role": "assistant", "content": self.answer, "refusal": None} | dict(self.message)
         finish = "stop"
         if body.get("tools"):
-            name = body["tools"][0]["function"]["name"]
-            call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": self.answer}}
-            message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
-        choice = {"index": 0, "message": message, "logprobs": {"content": [{"token": self.answer}]}}
+            calls = [
+                {"id": f"call_{n}", "type": "function", "function": {"name": name, "arguments": self.answer}}
+                for n, name in enumerate(_tool_names(body), 1)
+            ]
+            message, finish = message | {"content": None, "tool_calls": calls}, "tool_calls"
+        logprobs = _logprobs(self._pieces()) if body.get("logprobs") else None
+        choices = [
+            {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
+            for index in range(body.get("n") or 1)
+        ]
         return _envelope("chat.completion") | {
-            "choices": [choice | {"finish_reason": finish}],
+            "choices": choices,
             "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
             "unknown_field": {"kept": 12345678901234567890},
         }
 
     def _chat_stream(self, body: Any) -> bytes:
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        finish = "stop"
-        pieces = [self.answer[at : at + 3] for at in range(0, len(self.answer), 3)]
-        if body.get("tools"):
-            name = body["tools"][0]["function"]["name"]
-            head = {
-                "index": 0,
-                "id": "call_1",
-                "type": "function",
-                "function": {"name": name, "arguments": ""},
-            }
-            deltas = [{"role": "assistant", "content": None, "tool_calls": [head]}]
-            deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": p}}]} for p in pieces]
-            finish = "tool_calls"
+        pieces = self._pieces()
+        names = _tool_names(body)
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if names else ""}]
+        if names:
+            for n, name in enumerate(names):
+                deltas.append({"tool_calls": [_call_head(n, name)]})
+                deltas += [{"tool_calls": [{"index": n, "function": {"arguments": p}}]} for p in pieces]
         else:
+            deltas += [{name: text} for name, text in self.message.items()]
             deltas += [{"content": piece} for piece in pieces]
-        events = [
-            _envelope("chat.completion.chunk")
-            | {"choices": [{"index": 0, "delta": d, "finish_reason": None}]}
-            for d in deltas
-        ]
-        last = {"index": 0, "delta": {}, "finish_reason": finish}
-        events.append(_envelope("chat.completion.chunk") | {"choices": [last]})
-        if (body.get("stream_options") or {}).get("include_usage"):
-            usage = {"prompt_tokens": 7, "completion_tokens": len(pieces), "total_tokens": 7 + len(pieces)}
-            events.append(_envelope("chat.completion.chunk") | {"choices": [], "usage": usage})
-        return b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events) + b"data: [DONE]\n\n"
+        chunks = []
+        for index in range(body.get("n") or 1):
+            for delta in deltas:
+                choice = {"index": index, "delta": delta, "finish_reason": None}
+                if body.get("logprobs") and delta.get("content"):
+                    choice["logprobs"] = _logprobs([delta["content"]])
+                chunks.append(choice)
+            chunks.append({"index": index, "delta": {}, "finish_reason": "tool_calls" if names else "stop"})
+        return self._events("chat.completion.chunk", chunks, body)
 
     def _completion(self, body: Any) -> dict[str, Any]:
-        choice = {"index": 0, "text": f"{body['prompt']} {self.answer}", "finish_reason": "stop"}
-        return _envelope("text_completion") | {"choices": [choice], "usage": {"prompt_tokens": 3}}
+        text = f"{body['prompt']} {self.answer}" if body.get("echo", True) else self.answer
+        choices = [
+            {"index": index, "text": text, "logprobs": None, "finish_reason": "stop"}
+            for index in range(body.get("n") or 1)
+        ]
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        return _envelope("text_completion") | {"choices": choices, "usage": usage}
+
+    def _completion_stream(self, body: Any) -> bytes:
+        chunks = [
+            {"index": 0, "text": piece, "logprobs": None, "finish_reason": None} for piece in self._pieces()
+        ]
+        chunks.append({"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"})
+        return self._events("text_completion", chunks, body)
+
+    def _events(self, kind: str, choices: list[dict[str, Any]], body: Any) -> bytes:
+        events: list[dict[str, Any]] = [_envelope(kind) | {"choices": [choice]} for choice in choices]
+        if (body.get("stream_options") or {}).get("include_usage"):
+            count = len(self._pieces())
+            usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+            events.append(_envelope(kind) | {"choices": [], "usage": usage})
+        return b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events) + b"data: [DONE]\n\n"
+
+    def _pieces(self) -> list[str]:
+        """The answer, three characters at a time."""
+        return [self.answer[at : at + 3] for at in range(0, len(self.answer), 3)]
 
 
 @contextmanager
@@ -211,6 +241,36 @@ def upstream() -> Iterator[Upstream]:
 
 def _envelope(kind: str) -> dict[str, Any]:
     return {"id": "cmpl-1", "object": kind, "created": 1700000000, "model": MODEL}
+
+
+def _wrong(body: Any) -> str | None:
+    """The first of the fields read here that makes no sense."""
+    n = body.get("n")
+    if n is not None and not (type(n) is int and 1 <= n <= 128):
+        return "n"
+    tools = body.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        return "tools"
+    return None if isinstance(body.get("stream_options") or {}, dict) else "stream_options"
+
+
+def _tool_names(body: Any) -> list[str]:
+    """The functions that are called: all that are offered, or only the first."""
+    names = [tool["function"]["name"] for tool in body.get("tools") or ()]
+    return names[:1] if body.get("parallel_tool_calls") is False else names
+
+
+def _call_head(index: int, name: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": ""}
+    return {"index": index, "id": f"call_{index + 1}", "type": "function", "function": function}
+
+
+def _logprobs(tokens: list[str]) -> dict[str, Any]:
+    content = [
+        {"token": token, "logprob": -0.25, "bytes": list(token.encode()), "top_logprobs": []}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
 
 
 def _embeddings(body: Any) -> bytes:

@@ -37,6 +37,7 @@ def running_stand(up: Upstream) -> Iterator[Stand]:
     stand = Stand("", up)
     with serving(DataPlane(sources, stand.records.append)) as url:
         stand.url = url
+        stand.routes = [target.route for target in sources.table.targets.values()]
         yield stand
         stand.client.close()
 
@@ -48,4 +49,5 @@ def stand(running_stand: Stand) -> Stand:
     running_stand.up.chunk_bytes = None
     running_stand.up.answer = "forty two"
     running_stand.records.clear()
+    running_stand.heal()
     return running_stand

@@ -117,6 +117,7 @@ def test_the_best_sentence_answers_and_is_cited() -> None:
                 "message": {
                     "role": "assistant",
                     "content": "The Eiffel Tower was finished in 1889.",
+                    "refusal": None,
                     "citations": [{"passage_id": "paris#0", "score": 0.7715}],
                 },
                 "logprobs": None,
@@ -132,6 +133,7 @@ def test_it_abstains_when_nothing_is_close_enough() -> None:
     assert answer["choices"][0]["message"] == {
         "role": "assistant",
         "content": ABSTENTION,
+        "refusal": None,
         "citations": [],
     }
     assert answer["choices"][0]["finish_reason"] == "stop"

@@ -116,7 +116,9 @@ def test_it_answers_streams_and_refuses_in_openais_shapes() -> None:
             }
             await provider.start()
             assert provider.status()["restarts"] == 0
-        assert provider.status() == {"ready": False, "pid": None, "restarts": 0, "problem": "stopped"}
+        assert provider.status() == {
+            "ready": False, "pid": None, "restarts": 0, "context_tokens": 2048, "problem": "stopped",
+        }  # fmt: skip
         with pytest.raises(UpstreamUnreachable, match="not running"):
             await ask(provider, user("Hi"))
 

@@ -160,7 +160,8 @@ def test_health_and_metrics_need_no_key_and_name_what_serves(running: Running) -
     metrics = _metrics(running)
     info = f'sluicegate_release_info{{alias="production",digest="{first.digest}",release="support"}} 1.0'
     assert info in metrics
-    assert 'sluicegate_requests_total{release="support",route="/v1/chat/completions",status="200"}' in metrics
+    labels = 'error="",release="support",route="/v1/chat/completions",status="200"'
+    assert f"sluicegate_requests_total{{{labels}}}" in metrics
     assert 'sluicegate_tokens_total{direction="prompt",release="support"} 7.0' in metrics
     status, headers, body = running.stand.post("/nothing", b"", method="GET")
     assert (status, body["error"]["code"]) == (404, "unknown_url")

@@ -1,0 +1,187 @@
+"""Requests that an upstream answers: chat, completions, embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.dataplane import embeddings
+from gateway.dataplane.answer import forward
+from gateway.dataplane.augment import augment, passages_header
+from gateway.dataplane.balance import Upstream
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.idempotency import HEADER, once
+from gateway.dataplane.request import (
+    Body,
+    asking_usage,
+    encode,
+    messages_of,
+    model_of,
+    parse,
+    raw,
+    wants_stream,
+    wants_usage,
+)
+from gateway.dataplane.reserve import reserve
+from gateway.dataplane.resolve import resolve
+from gateway.dataplane.screen import screen_body
+from gateway.dataplane.services import Services
+from gateway.dataplane.stream import Wanted
+from gateway.dataplane.table import Route
+from gateway.dataplane.usage import UsageRecord
+from gateway.errors import CircuitOpen, InvalidRequest, NotReady, UpstreamError
+from gateway.providers.base import Call, Ground
+
+Answer = Callable[[Exchange, Services, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A request as it goes to whichever upstream is picked."""
+
+    body: Body
+    stream: bool
+    wanted: Wanted
+    question: str | None = None
+    grounds: tuple[Ground, ...] = ()
+
+
+async def complete(exchange: Exchange, services: Services) -> None:
+    """`/v1/chat/completions` and `/v1/completions`: prompt, passages, guards, upstream, answer."""
+    await _once(exchange, services, _complete)
+
+
+async def embed(exchange: Exchange, services: Services) -> None:
+    """`/v1/embeddings`: a local embedder where the model names one, else the upstream."""
+    await _once(exchange, services, _embed)
+
+
+async def _once(exchange: Exchange, services: Services, answer: Answer) -> None:
+    """Read the body and answer it, or replay the answer that was given to its Idempotency-Key."""
+    data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
+    key = exchange.header(HEADER)
+    if key is None or services.answers is None:
+        await answer(exchange, services, data)
+    else:
+        await once(exchange, services.answers, key, data, lambda: answer(exchange, services, data))
+
+
+async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
+    body = parse(data)
+    route = await resolve(exchange, model_of(body), services)
+    _require_chat(route)
+    if exchange.path.startswith("/v1/chat/"):
+        messages_of(body)
+    elif route.render is not None or route.retriever is not None:
+        message = f"release {route.name!r} has a prompt or an index; call it with /v1/chat/completions"
+        raise InvalidRequest(message, param="model")
+    elif "prompt" not in body:
+        message = "prompt: is missing"
+        raise InvalidRequest(message, param="prompt")
+    stream = wants_stream(body)
+    began_s = exchange.elapsed_s()
+    await reserve(exchange, services, body=body, size=len(data), model=first(route), generates=True)
+    reserved_s = exchange.elapsed_s()
+    exchange.record.admit_s += reserved_s - began_s
+    if route.input is not None:
+        body = await screen_body(route.input, body, services.work, exchange.record.findings)
+    augmented = await augment(route, body, services.work)
+    body = augmented.body
+    if augmented.grounds:
+        exchange.extra.append((b"x-sluicegate-passages", passages_header(augmented.grounds)))
+    usage = True
+    if stream and not wants_usage(body):
+        usage, body = False, asking_usage(body)
+    exchange.record.guard_s = exchange.elapsed_s() - reserved_s
+    outgoing = _Outgoing(
+        body, stream, Wanted(usage, -(-len(data) // 4)), augmented.question, augmented.grounds
+    )
+    await _relay(exchange, route, outgoing, services)
+
+
+async def _embed(exchange: Exchange, services: Services, data: bytes) -> None:
+    body = parse(data)
+    if await embeddings.answer_locally(exchange, body, services):
+        return
+    route = await resolve(exchange, model_of(body), services)
+    _require_chat(route)
+    if route.digest:
+        message = f"release {route.name!r} has no index, so there is no embedder to answer with"
+        raise InvalidRequest(message, param="model")
+    await reserve(exchange, services, body=body, size=len(data), model=first(route))
+    outgoing = _Outgoing(body, stream=False, wanted=Wanted(prompt_tokens=-(-len(data) // 4)))
+    await _relay(exchange, route, outgoing, services)
+
+
+def first(route: Route) -> str:
+    """The `provider/model` that is asked first. Raises NotReady where there is none."""
+    if route.balance is None:
+        raise NotReady
+    return route.balance.model_name
+
+
+async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services: Services) -> None:
+    """
+    Ask one upstream after the other until one has begun to answer, and send its answer on.
+
+    Raises:
+        UpstreamError: the last one tried failed, or one failed after its answer had begun.
+        CircuitOpen: none may be tried now.
+    """
+    if route.balance is None:
+        raise NotReady
+    plan = route.balance.plan()
+    record = exchange.record
+    began_s = exchange.elapsed_s()
+    last: UpstreamError | None = None
+    while True:
+        pick = plan.next()
+        if pick is None:
+            raise last or CircuitOpen(f"{route.balance.model_name} is left alone after failures; try later")
+        record.attempts += 1
+        record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
+        try:
+            await _ask(exchange, route, outgoing, pick, services, began_s)
+        except UpstreamError as error:
+            pause_s = plan.failed(error)
+            if exchange.started or pause_s is None:
+                raise
+            last = error
+            _forget(record)
+        except BaseException:
+            plan.left()
+            if exchange.gone and not record.prompt_tokens:
+                record.prompt_tokens, record.estimated = outgoing.wanted.prompt_tokens, True
+            raise
+        else:
+            plan.succeeded()
+            return
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+
+
+async def _ask(
+    exchange: Exchange, route: Route, outgoing: _Outgoing, pick: Upstream, services: Services, began_s: float
+) -> None:
+    """One try: open, forward, close."""
+    body = encode({**outgoing.body, "model": raw(pick.model)})
+    call = Call(exchange.path, body, outgoing.stream, outgoing.question, outgoing.grounds)
+    reply = await pick.provider.open(call)
+    exchange.record.upstream_s = exchange.elapsed_s() - began_s
+    try:
+        await forward(exchange, reply, route.output, services.work, outgoing.wanted)
+    finally:
+        await reply.close()
+
+
+def _forget(record: UsageRecord) -> None:
+    """Nothing of a failed try is in the answer that another one gives."""
+    record.prompt_tokens = record.completion_tokens = record.cached_tokens = record.reasoning_tokens = 0
+    record.estimated = record.streaming = False
+
+
+def _require_chat(route: Route) -> None:
+    if route.kind != "chat":
+        message = f"release {route.name!r} predicts; call it with POST /v2/models/{route.name}/infer"
+        raise InvalidRequest(message, param="model")
