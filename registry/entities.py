@@ -224,6 +224,9 @@ class ReleaseContent:
             if not (slash and other and inner) or other in ("models", "extractive") or fallback == self.model:
                 message = f"fallbacks: {fallback!r} is not another provider/model that can answer instead"
                 raise BadInput(message)
+        if len(set(self.fallbacks)) < len(self.fallbacks):
+            message = f"fallbacks: {', '.join(self.fallbacks)} names a model twice"
+            raise BadInput(message)
         if self.fallbacks and self.kind == "prediction":
             message = "fallbacks: a prediction release has none; its model is one of the registry"
             raise BadInput(message)

@@ -145,7 +145,7 @@ def assemble(connection: Connection, version: Version) -> ServedRelease:
 
 
 def _prediction(connection: Connection, file: ReleaseFile) -> ReleaseContent:
-    for part in ("prompt", "index", "guardrails"):
+    for part in ("prompt", "index", "guardrails", "fallbacks"):
         if getattr(file, part):
             raise BadInput(f"{part}: a prediction release has none; remove the key")
     ref = parse_ref(file.model.removeprefix("models/"))

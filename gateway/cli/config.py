@@ -97,7 +97,8 @@ def apply(
     if keys_out is None:
         lines += [f"{name}: {secret}" for name, secret in secrets.items()]
     elif secrets:
-        lines.append(f"{len(secrets)} new keys are in {keys_out}")
+        are = "key is" if len(secrets) == 1 else "keys are"
+        lines.append(f"{len(secrets)} new {are} in {keys_out}")
     answer = {
         "dry_run": dry_run, "changes": [change.plain() for change in made],
         "undeclared": [change.plain() for change in kept],

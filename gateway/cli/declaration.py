@@ -19,7 +19,7 @@ from registry.errors import BadInput
 Amount = int | float | str
 """Dollars; a decimal fraction of YAML is taken digit for digit."""
 Moment = datetime | date | str
-_ANY = datetime(1970, 1, 1, tzinfo=UTC)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,19 @@ class DeclaredPrice:
     output: Amount
     cached_input: Amount | None = None
     effective_from: Moment | None = None
-    """Date or time from which it holds; without one it is to be in force now, since whenever."""
+    """Date or time from which it holds; without one it holds until the first that has one."""
 
     def __post_init__(self) -> None:
         """Refuse what could not be stored."""
-        prices.check(self.price(_ANY))
+        prices.check(self.price)
 
-    def price(self, now: datetime) -> Price:
-        """The price, from *now* on where no moment is declared."""
-        cached = self.cached_input
+    @property
+    def price(self) -> Price:
+        """The price; where no moment is declared, the one before all others of its model."""
+        cached, at = self.cached_input, self.effective_from
         return Price(
             model=self.model,
-            effective_from=now
-            if self.effective_from is None
-            else _moment(self.effective_from, "effective_from"),
+            effective_from=_EVER if at is None else _moment(at, "effective_from"),
             input_picousd=prices.picousd(str(self.input), "input"),
             output_picousd=prices.picousd(str(self.output), "output"),
             cached_input_picousd=None if cached is None else prices.picousd(str(cached), "cached_input"),
@@ -120,7 +119,7 @@ class Declaration:
 
     def __post_init__(self) -> None:
         """Refuse two entries for one thing."""
-        _once("prices", ((one.model, one.price(_ANY).effective_from) for one in self.prices or ()))
+        _once("prices", ((one.model, one.price.effective_from) for one in self.prices or ()))
         _once("limits", ((one.rule.kind, one.rule.subject) for one in self.limits or ()))
         _once("keys", ((one.name,) for one in self.keys or ()))
 
@@ -135,7 +134,7 @@ class Change:
     before: str
     after: str
     target: Price | LimitRule | DeclaredKey | None = None
-    """What is to be; None to remove."""
+    """What is to be; None to revoke the key."""
     key_id: str = ""
     """The key to change or to revoke."""
 
@@ -148,27 +147,19 @@ def plan_prices(declared: Sequence[DeclaredPrice], found: Sequence[Price], now: 
     """
     Prices to add, so that from *now* on every model costs what is declared for that moment.
 
-    What held in the past is left alone: it has been charged. A price declared for a past day is added when
-    there is none for that day.
+    What held in the past is left alone, as it has been charged, but for the very moments that are declared.
     """
     changes: list[Change] = []
     wanted: dict[str, list[Price]] = {}
     for one in declared:
-        wanted.setdefault(one.model, []).append(one.price(now))
+        wanted.setdefault(one.model, []).append(one.price)
     for model in sorted({*wanted, *(price.model for price in found)}):
         want = sorted(wanted.get(model, ()), key=lambda price: price.effective_from)
         have = [price for price in found if price.model == model]
-        dated = {
-            one.price(now).effective_from for one in declared if one.model == model and one.effective_from
-        }
+        dated = {price.effective_from for price in want} - {_EVER}
         moments = dated | {now} | {price.effective_from for price in have if price.effective_from > now}
         for at in sorted(moments):
-            past = at < now
-            right = _at(want, at)
-            if past:
-                is_there = next((p for p in reversed(have) if p.effective_from == at), None)
-            else:
-                is_there = _at(have, at)
+            right, is_there = _at(want, at), _at(have, at)
             target = replace(right, effective_from=at) if right else Price(model, at, 0, 0, withdrawn=True)
             if (right is None and is_there is None) or (is_there is not None and same(is_there, target)):
                 continue
@@ -205,35 +196,38 @@ def plan_limits(declared: Sequence[DeclaredLimits], found: Sequence[LimitRule]) 
 
 def plan_keys(declared: Sequence[DeclaredKey], found: Sequence[ApiKey], now: datetime) -> list[Change]:
     """
-    Keys to make, to change and to revoke. Of keys that were rotated, the newest counts.
+    Keys to make, to change and to revoke. Of keys that were rotated, the newest is compared with the file.
+
+    All that still work are revoked where the name is not declared, or declared to have expired.
 
     Raises:
         BadInput: two keys that work have one declared name.
     """
     have: dict[str, list[ApiKey]] = {}
     for key in found:
-        if not accounts.has_ended(key, now) and accounts.successor(key, found, now) is None:
+        if not accounts.has_ended(key, now):
             have.setdefault(key.name, []).append(key)
     changes: list[Change] = []
     for one in declared:
-        same_name = have.pop(one.name, [])
-        if len(same_name) > 1:
-            ids = ", ".join(key.id for key in same_name)
-            message = f"keys: {one.name!r} names {len(same_name)} keys, {ids}; revoke all but one"
+        working = have.pop(one.name, [])
+        newest = [key for key in working if accounts.successor(key, working, now) is None]
+        if len(newest) > 1:
+            ids = ", ".join(key.id for key in newest)
+            message = f"keys: {one.name!r} names {len(newest)} keys, {ids}; revoke all but one"
             raise BadInput(message)
         after = _key_text(one.models, one.routes, one.team, one.limits, one.expires)
-        if same_name:
-            (key,) = same_name
-            before = _key_text(key.models, key.routes, key.team, key.limits, key.expires_at)
+        if one.expires is not None and one.expires <= now:
+            changes += [Change("change", "key", key.name, _text(key), after, None, key.id) for key in working]
+        elif newest:
+            (key,) = newest
             if (key.models, key.routes, key.team, key.limits, key.expires_at) != (
                 one.models, one.routes, one.team, one.limits, one.expires,
             ):  # fmt: skip
-                changes.append(Change("change", "key", one.name, before, after, one, key.id))
-        elif one.expires is None or one.expires > now:
+                changes.append(Change("change", "key", one.name, _text(key), after, one, key.id))
+        else:
             changes.append(Change("add", "key", one.name, "", after, one))
-    for key in (key for keys in have.values() for key in keys):
-        before = _key_text(key.models, key.routes, key.team, key.limits, key.expires_at)
-        changes.append(Change("remove", "key", key.name, before, "", None, key.id))
+    undeclared = (key for keys in have.values() for key in keys)
+    changes += [Change("remove", "key", key.name, _text(key), "", None, key.id) for key in undeclared]
     return changes
 
 
@@ -253,6 +247,10 @@ def _limits(entry: DeclaredLimits | DeclaredKey) -> Limits:
 
 def _moment(value: Moment, name: str) -> datetime:
     return moment(value if isinstance(value, str) else value.isoformat(), name)
+
+
+def _text(key: ApiKey) -> str:
+    return _key_text(key.models, key.routes, key.team, key.limits, key.expires_at)
 
 
 def _key_text(

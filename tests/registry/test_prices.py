@@ -45,7 +45,7 @@ def test_every_price_that_can_be_kept_is_kept_exactly(picousd: int) -> None:
     ],
 )
 def test_an_amount_that_cannot_be_kept_is_refused(wrong: str) -> None:
-    with pytest.raises(BadInput, match="^--input: "):
+    with pytest.raises(BadInput, match=r"^--input: "):
         prices.picousd(wrong, "--input")
 
 
