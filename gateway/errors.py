@@ -220,6 +220,11 @@ class CircuitOpen(UpstreamError):
 
     code = "circuit_open"
 
+    def __init__(self, message: str | None = None, *, retry_after_s: int = 1) -> None:
+        """*retry_after_s* is when it will be tried again."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
 
 class UpstreamRefused(UpstreamError):
     """The model behind the gateway refused the request."""

@@ -16,6 +16,7 @@ from gateway.providers.base import Provider
 from gateway.settings import GatewaySettings, ReplicaSettings
 from registry import plugins
 from registry.entities import IndexContent, ModelContent, ReleaseContent, ServedRelease
+from registry.errors import BadSettings
 from registry.templates import compile_prompt
 from registry.workspace import Workspace
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _EMBEDDING_PROVIDERS = frozenset({"extractive"})
 """Providers that answer with the embedder of the release's index."""
 _ONLY_IN_RELEASES = frozenset({"extractive"})
+_WITHOUT_PLACES = frozenset({"extractive", "llamacpp"})
+"""Providers that run inside the gateway, so there is nothing elsewhere to spread requests over."""
 _DIRECT_NAME = re.compile(r"[A-Za-z0-9][\w.:@+-]*(/[A-Za-z0-9][\w.:@+-]*)*", re.ASCII)
 _MAX_NAME = 200
 
@@ -39,7 +42,12 @@ class Loader:
         environ: Mapping[str, str],
         store: str,
     ) -> None:
-        """Blocking work runs in *executor*; indexes are opened with the plug-in *store*."""
+        """
+        Blocking work runs in *executor*; indexes are opened with the plug-in *store*.
+
+        Raises:
+            BadSettings: replicas or fallbacks of *settings* that could never be asked.
+        """
         self._settings = settings
         self._workspace = workspace
         self._parts = parts
@@ -48,6 +56,7 @@ class Loader:
         self._store = store
         self._providers = frozenset(plugins.names("providers"))
         self._embedders = frozenset(plugins.names("embedders"))
+        self._check_settings()
 
     def parts_of(self, served: ServedRelease) -> dict[str, Part]:
         """The parts that *served* stands on, by what they are; new ones begin to load."""
@@ -78,6 +87,23 @@ class Loader:
         """The same for a model that a client named itself; see `direct` for what is refused."""
         self.direct(model)
         return [self._tier(name) for name in (model, *self._settings.fallbacks.get(model, ()))]
+
+    def _check_settings(self) -> None:
+        for name, upstream in self._settings.upstreams.items():
+            if upstream.replicas and name in _WITHOUT_PLACES:
+                message = f"gateway.upstreams.{name}.replicas: {name} runs inside the gateway; remove them"
+                raise BadSettings(message)
+        askable = self._providers - _ONLY_IN_RELEASES
+        for model, others in self._settings.fallbacks.items():
+            for named in (model, *others):
+                name, slash, inner = named.partition("/")
+                if name not in askable or not slash or not inner:
+                    known = ", ".join(f"{provider}/…" for provider in sorted(askable))
+                    message = f"gateway.fallbacks: {named!r} is not a provider/model; there are: {known}"
+                    raise BadSettings(message)
+            if len({model, *others}) <= len(others):
+                message = f"gateway.fallbacks: {model!r} names a model twice or falls back to itself"
+                raise BadSettings(message)
 
     def _tier(
         self, model: str, model_digest: str | None = None, index: Part | None = None

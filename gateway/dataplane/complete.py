@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from math import ceil
 from dataclasses import dataclass
 
 from gateway.dataplane import embeddings
@@ -30,10 +30,11 @@ from gateway.dataplane.services import Services
 from gateway.dataplane.stream import Wanted
 from gateway.dataplane.table import Route
 from gateway.dataplane.usage import UsageRecord
-from gateway.errors import CircuitOpen, InvalidRequest, NotReady, UpstreamError
+from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, Overloaded, UpstreamError
 from gateway.providers.base import Call, Ground
 
-Answer = Callable[[Exchange, Services, bytes], Awaitable[None]]
+
+_FALLBACK = b"x-sluicegate-fallback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +50,22 @@ class _Outgoing:
 
 async def complete(exchange: Exchange, services: Services) -> None:
     """`/v1/chat/completions` and `/v1/completions`: prompt, passages, guards, upstream, answer."""
-    await _once(exchange, services, _complete)
+    data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
+    key = exchange.header(HEADER)
+    if key is None or services.answers is None:
+        await _complete(exchange, services, data)
+    else:
+        await once(exchange, services.answers, key, data, lambda: _complete(exchange, services, data))
 
 
 async def embed(exchange: Exchange, services: Services) -> None:
     """`/v1/embeddings`: a local embedder where the model names one, else the upstream."""
-    await _once(exchange, services, _embed)
-
-
-async def _once(exchange: Exchange, services: Services, answer: Answer) -> None:
-    """Read the body and answer it, or replay the answer that was given to its Idempotency-Key."""
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
     key = exchange.header(HEADER)
     if key is None or services.answers is None:
-        await answer(exchange, services, data)
+        await _embed(exchange, services, data)
     else:
-        await once(exchange, services.answers, key, data, lambda: answer(exchange, services, data))
+        await once(exchange, services.answers, key, data, lambda: _embed(exchange, services, data))
 
 
 async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
@@ -114,6 +115,14 @@ async def _embed(exchange: Exchange, services: Services, data: bytes) -> None:
     await _relay(exchange, route, outgoing, services)
 
 
+def circuit_open(name: str, wait_s: float) -> CircuitOpen:
+    """What a client is told while *name* is left alone for another *wait_s*."""
+    seconds = max(1, ceil(wait_s))
+    return CircuitOpen(
+        f"{name} is left alone after failures; try again in {seconds} s", retry_after_s=seconds
+    )
+
+
 def first(route: Route) -> str:
     """The `provider/model` that is asked first. Raises NotReady where there is none."""
     if route.balance is None:
@@ -134,16 +143,16 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
     plan = route.balance.plan()
     record = exchange.record
     began_s = exchange.elapsed_s()
-    last: UpstreamError | None = None
+    last: GatewayError | None = None
     while True:
         pick = plan.next()
         if pick is None:
-            raise last or CircuitOpen(f"{route.balance.model_name} is left alone after failures; try later")
+            raise last or circuit_open(route.balance.model_name, route.balance.wait_s())
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
             await _ask(exchange, route, outgoing, pick, services, began_s)
-        except UpstreamError as error:
+        except (UpstreamError, Overloaded, NotReady) as error:
             pause_s = plan.failed(error)
             if exchange.started or pause_s is None:
                 raise
@@ -169,6 +178,9 @@ async def _ask(
     call = Call(exchange.path, body, outgoing.stream, outgoing.question, outgoing.grounds)
     reply = await pick.provider.open(call)
     exchange.record.upstream_s = exchange.elapsed_s() - began_s
+    if exchange.record.fallback:
+        exchange.extra = [header for header in exchange.extra if header[0] != _FALLBACK]
+        exchange.extra.append((_FALLBACK, pick.model_name.encode()))
     try:
         await forward(exchange, reply, route.output, services.work, outgoing.wanted)
     finally:

@@ -13,7 +13,6 @@ import logging
 import os
 from collections import deque
 from pathlib import Path
-from time import monotonic
 
 import msgspec
 
@@ -39,7 +38,6 @@ class Journal:
         "_name",
         "_number",
         "_path",
-        "_since_s",
         "_waiting",
         "problem",
     )
@@ -58,7 +56,6 @@ class Journal:
         self._fd: int | None = None
         self._path = folder
         self._bytes = 0
-        self._since_s = 0.0
         self._encode = msgspec.json.Encoder().encode
         self._waiting: deque[bytes] = deque()
         self.problem: str | None = None
@@ -132,7 +129,6 @@ class Journal:
             self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         self._bytes = 0
-        self._since_s = monotonic()
 
     def _close(self) -> None:
         """The file gets its final name only when it is complete: whoever sees that name may take it."""

@@ -7,18 +7,23 @@ have OpenAI's shape like all others here; `null` in data is a missing value.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from gateway.dataplane.breaker import REFUSED, Breaker
+from gateway.dataplane.complete import circuit_open
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.request import decode
+from gateway.dataplane.reserve import reserve
 from gateway.dataplane.resolve import model_in_path, resolve
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Predictions, Predictor, Route
-from gateway.errors import BodyTooLarge, InvalidRequest, NotReady, UnknownModel
+from gateway.errors import BodyTooLarge, CircuitOpen, InvalidRequest, NotReady, Overloaded, UnknownModel
+from registry.errors import BadInput
 
 Rows = list[dict[str, object]]
 NUMBERS = frozenset(
@@ -58,6 +63,9 @@ class SeedRow(msgspec.Struct, forbid_unknown_fields=True):
 
 _INFER = msgspec.json.Decoder(InferRequest)
 _ROW = msgspec.json.Decoder(SeedRow)
+_DEFAULT = b'{"prediction":"default_value","confidence":0.0,"fallback":true}'
+"""What `/predict` answers, where settings want it, while its model is left alone."""
+_DEFAULT_HEADERS = ((b"content-type", b"application/json"), (b"x-sluicegate-fallback", b"true"))
 _ROWS = msgspec.json.Decoder(list[SeedRow])
 
 
@@ -71,7 +79,7 @@ async def infer(exchange: Exchange, services: Services) -> None:
     route, predictor = await _predictor(exchange, name, services)
     request = decode(data, _INFER)
     rows = rows_of(request.inputs, predictor, services.limits.max_batch_rows)
-    predictions = await _run(exchange, predictor, rows, services)
+    predictions = await _run(exchange, route, predictor, rows, services)
     outputs = _outputs(predictions, predictor, request.outputs)
     answer: dict[str, Any] = {"model_name": name, "model_version": route.digest}
     if request.id is not None:
@@ -84,7 +92,14 @@ async def predict(exchange: Exchange, services: Services) -> None:
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
     route, predictor = await _predictor(exchange, _chosen(exchange, services), services)
     row = decode(data, _ROW)
-    predictions = await _run(exchange, predictor, [row.features], services)
+    try:
+        predictions = await _run(exchange, route, predictor, [row.features], services)
+    except CircuitOpen:
+        if not services.default_prediction:
+            raise
+        exchange.record.fallback = True
+        exchange.respond(200, _DEFAULT, _DEFAULT_HEADERS)
+        return
     answer = {
         "prediction": predictions.indices[0],
         "probability": predictions.probabilities[0],
@@ -98,10 +113,10 @@ async def predict(exchange: Exchange, services: Services) -> None:
 async def predict_batch(exchange: Exchange, services: Services) -> None:
     """`POST /predict/batch`: a list of rows; answers have their positions as ids."""
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
-    _route, predictor = await _predictor(exchange, _chosen(exchange, services), services)
+    route, predictor = await _predictor(exchange, _chosen(exchange, services), services)
     rows = decode(data, _ROWS)
     _check_rows(len(rows), services.limits.max_batch_rows)
-    predictions = await _run(exchange, predictor, [row.features for row in rows], services)
+    predictions = await _run(exchange, route, predictor, [row.features for row in rows], services)
     answers = [
         {"id": index, "prediction": prediction, "probability": probability, "label": label}
         for index, (prediction, probability, label) in enumerate(
@@ -149,14 +164,40 @@ async def _predictor(exchange: Exchange, model: str, services: Services) -> tupl
         raise InvalidRequest(message, param="model")
     if route.predictor is None:
         raise NotReady
+    await reserve(exchange, services)
     return route, route.predictor
 
 
 async def _run(
-    exchange: Exchange, predictor: Predictor, rows: Sequence[Mapping[str, object]], services: Services
+    exchange: Exchange,
+    route: Route,
+    predictor: Predictor,
+    rows: Sequence[Mapping[str, object]],
+    services: Services,
 ) -> Predictions:
+    """
+    Predict in a worker thread; faults of the model open its breaker, bad input does not.
+
+    Raises:
+        CircuitOpen: the model is left alone.
+    """
+    breaker = route.breaker or Breaker()
+    ticket = breaker.allow(time.monotonic())
+    if ticket == REFUSED:
+        raise circuit_open(f"release {route.name!r}", breaker.wait_s(time.monotonic()))
     started = time.perf_counter()
-    predictions = await services.work.run(predictor.predict, rows)
+    try:
+        predictions = await services.work.run(predictor.predict, rows)
+    except BadInput:
+        breaker.succeeded(ticket)
+        raise
+    except (Overloaded, asyncio.CancelledError):
+        breaker.released(ticket)
+        raise
+    except Exception:
+        breaker.failed(ticket, time.monotonic())
+        raise
+    breaker.succeeded(ticket)
     exchange.record.predict_s = time.perf_counter() - started
     exchange.record.rows = len(rows)
     return predictions

@@ -31,6 +31,7 @@ from gateway.dataplane.services import Services
 from gateway.dataplane.table import Headers
 from gateway.dataplane.usage import UsageRecord
 from gateway.errors import (
+    CircuitOpen,
     GatewayError,
     GuardrailBlocked,
     InternalError,
@@ -176,6 +177,8 @@ def _fail(exchange: Exchange, error: PlatformError) -> None:
 def _error_headers(error: PlatformError) -> Headers:
     if isinstance(error, UpstreamRefused | RateLimited):
         return error.headers
+    if isinstance(error, CircuitOpen):
+        return ((b"retry-after", b"%d" % error.retry_after_s),)
     status = status_of(error)
     if status == 401:
         return ((b"www-authenticate", b'Bearer realm="sluicegate"'),)

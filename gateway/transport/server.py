@@ -419,16 +419,18 @@ def _problem(
         return 400, "the request's version is not HTTP/1.0 or HTTP/1.1"
     if len(fields) > _MAX_FIELDS:
         return 431, f"the request has more than {_MAX_FIELDS} header fields"
-    if len(target) + sum(len(name) + len(value) + 4 for name, value in fields) > max_bytes:
-        return 431, f"the request's head is larger than {max_bytes} bytes"
     if not target.isascii() or b"#" in target or _origin_form(target)[:1] != b"/":
         return 400, "the request's target is not a path"
     hosts = 0
+    size = len(target)
     for name, value in fields:
+        size += len(name) + len(value) + 4
         if name == b"host":
             hosts += 1
         elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
             return 400, "the request's transfer-encoding is not understood; use chunked or content-length"
+    if size > max_bytes:
+        return 431, f"the request's head is larger than {max_bytes} bytes"
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return 400, "the request must have one Host header"
     return None

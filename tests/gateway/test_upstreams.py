@@ -8,7 +8,7 @@ import pytest
 
 from gateway.controlplane.upstreams import options_for
 from gateway.providers.openai import build
-from gateway.settings import GatewaySettings, UpstreamSettings
+from gateway.settings import GatewaySettings, ReplicaSettings, UpstreamSettings
 from registry.errors import BadSettings
 
 HOME = Path("home")
@@ -46,6 +46,41 @@ def test_settings_win_over_the_environment(tmp_path: Path) -> None:
         settings = GatewaySettings(upstreams={"vllm": upstream}, threads=3)
         options = options_for("vllm", settings, environ, home=HOME)
         assert (options.base_url, options.api_key, options.threads) == ("http://set/v1", key, 3)
+
+
+@pytest.mark.parametrize(
+    ("replica", "expected"),
+    [
+        (ReplicaSettings("http://b/v1"), ("http://b/v1", "of-all")),
+        (ReplicaSettings("http://b/v1", api_key_env="ITS_OWN"), ("http://b/v1", "its-own")),
+    ],
+)
+def test_a_replica_has_its_own_place_and_may_have_its_own_key(
+    tmp_path: Path, replica: ReplicaSettings, expected: tuple[str, str]
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("of-all")
+    upstream = UpstreamSettings("http://a/v1", api_key_file=file, replicas=(replica,))
+    settings = GatewaySettings(upstreams={"vllm": upstream})
+    options = options_for("vllm", settings, {"ITS_OWN": "its-own"}, home=HOME, replica=replica)
+    assert (options.base_url, options.api_key) == expected
+
+
+def test_how_to_connect_is_passed_on() -> None:
+    upstream = UpstreamSettings(
+        "https://a/v1",
+        proxy="http://proxy:3128",
+        http_client="aiohttp",
+        ca_file=Path("ca.pem"),
+        client_certificate=Path("own.pem"),
+    )
+    options = options_for("vllm", GatewaySettings(upstreams={"vllm": upstream}), {}, home=HOME)
+    assert (options.proxy, options.http_client, options.ca_file, options.client_certificate) == (
+        "http://proxy:3128",
+        "aiohttp",
+        Path("ca.pem"),
+        Path("own.pem"),
+    )
 
 
 def test_a_key_that_cannot_be_had_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.bench.gateway import install, upstream
 from tests.bench.gateway.contenders.base import (
@@ -52,7 +53,7 @@ def contender(python: Path, *, serve: Sequence[str] = (), env: Mapping[str, str]
         return Launch(command, Door(port, MODEL, bearer(key)), own)
 
     return Contender(
-        "sluicegate", version, launch, "hashed virtual key, metrics, usage; limits where keys have them"
+        "sluicegate", version, launch, "hashed virtual key, four limits, price, metrics, usage journal"
     )
 
 
@@ -68,17 +69,20 @@ def has_option(
 
 
 def _key(script: Path, environ: Mapping[str, str], folder: Path) -> str:
-    """A fresh key, with limits nobody reaches where keys can have limits."""
-    limits = [
-        word
-        for option, value in _LIMITS.items()
-        if has_option(script, ["keys", "create"], option, environ)
-        for word in (option, value)
-    ]
+    """A fresh key with limits that nobody reaches, and a price, so that money is counted too."""
+    for model in (MODEL, FAULTY):
+        _said(script, environ, folder, "prices", "set", model, "--input", "0.15", "--output", "0.60")
+    limits = [word for pair in _LIMITS.items() for word in pair]
+    return str(_said(script, environ, folder, "keys", "create", "--name", "bench", *limits)["key"])
+
+
+def _said(script: Path, environ: Mapping[str, str], folder: Path, *command: str) -> dict[str, Any]:
     done = subprocess.run(
-        [str(script), "keys", "create", "--name", "bench", "--json", *limits],
+        [str(script), *command, "--json"],
         env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise install.NotInstalled(f"`gateway keys create` failed: {(done.stderr or done.stdout)[-400:]}")
-    return str(json.loads(done.stdout)["key"])
+        said = (done.stderr or done.stdout)[-400:]
+        raise install.NotInstalled(f"`gateway {' '.join(command[:2])}` failed: {said}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
