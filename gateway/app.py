@@ -13,7 +13,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import IO, TYPE_CHECKING, Any
 
-from gateway.controlplane import ledger
+from gateway.controlplane import ledger, segments
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.requestlog import RequestLog
 from gateway.dataplane.admission import Admission
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from gateway.controlplane.siblings import Siblings
 
 _DRAIN_EVERY_S = 0.5
+_LAST_DRAIN_S = 5.0
+"""How long the end waits for another process that is just draining."""
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ class Gateway:
         name = sortable_id("usage", clock())
         self._ledger = ledger.Ledger(workspace, folder, settings.usage_days, clock)
         self._journal = Journal(folder, name)
-        self._journal_lock: IO[str] = ledger.hold(folder, name)
+        self._journal_lock: IO[str] = segments.hold(folder, name)
         admission = Admission(settings.max_in_flight, settings.max_lag_ms / 1000)
         self._limiter = open_limiter(settings.limits_store, settings.limits_store_down, self._spent, clock)
         self.telemetry = Telemetry(
@@ -81,6 +83,7 @@ class Gateway:
                 unwritten_records=lambda: self._journal.waiting,
                 journal_bytes=self._ledger.backlog_bytes,
                 spent=lambda: self._ledger.sums,
+                unlogged=lambda: self._request_log.dropped if self._request_log is not None else 0,
             ),
         )
         services = Services(
@@ -141,7 +144,7 @@ class Gateway:
     def _make_control_plane(self) -> ASGI:
         from gateway.controlplane.api import control_plane
 
-        app: Any = control_plane(self.live, self.telemetry, self._clock)
+        app: Any = control_plane(self.live, self.telemetry, self._clock, self._siblings)
         made: ASGI = app
         return made
 
@@ -157,7 +160,7 @@ class Gateway:
         await self.live.close()
         await self._limiter.close()
         self._journal.close()
-        await asyncio.to_thread(self._ledger.drain)
+        await asyncio.to_thread(self._ledger.drain, _LAST_DRAIN_S)
         self._journal_lock.close()
         if self._request_log is not None:
             self._request_log.close()

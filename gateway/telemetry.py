@@ -72,6 +72,8 @@ class Gauges:
     """Usage that the registry does not have yet."""
     spent: Callable[[], Mapping[tuple[str, str, str], int]] = dict
     """(kind, subject, period) → micro-USD."""
+    unlogged: Callable[[], int] = lambda: 0
+    """Requests that the request log left out."""
 
 
 class _Histogram:
@@ -159,7 +161,10 @@ class Telemetry:
     def _new(self, key: tuple[str, str, str]) -> _Row:
         if len(self._rows) >= _MAX_SERIES:
             key = (key[0], _OTHER, _OTHER)
-        return self._rows.setdefault(key, _Row())
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _Row()
+        return row
 
     def _note_upstream(self, row: _Row, record: UsageRecord) -> None:
         phases = self._phases
@@ -341,6 +346,8 @@ def _gauges(state: State, gauges: Gauges) -> Iterator[Metric]:
     yield GaugeMetricFamily("sluicegate_unwritten_usage_records", text, value=gauges.unwritten_records())
     text = "Usage on disk that the registry does not have yet."
     yield GaugeMetricFamily("sluicegate_usage_backlog_bytes", text, value=gauges.journal_bytes())
+    text = "Lines that the request log left out, because its reader was too slow."
+    yield CounterMetricFamily("sluicegate_request_log_dropped", text, value=gauges.unlogged())
     yield _budgets(table, gauges.spent())
 
 

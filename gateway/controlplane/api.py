@@ -8,13 +8,22 @@ from starlette.exceptions import HTTPException
 
 from gateway.controlplane.health import readiness, seed_health
 from gateway.controlplane.refresh import Live
+from gateway.controlplane.siblings import Siblings
 from gateway.errors import GatewayError, UnknownPath, WrongMethod, body_of, status_of
 from gateway.telemetry import CONTENT_TYPE, Telemetry
 from registry.clock import Clock
 
 
-def control_plane(live: Live, telemetry: Telemetry, clock: Clock) -> FastAPI:
-    """Health and metrics; none of them needs a key."""
+def control_plane(
+    live: Live, telemetry: Telemetry, clock: Clock, siblings: Siblings | None = None
+) -> FastAPI:
+    """
+    Health and metrics; none of them needs a key.
+
+    Args:
+        siblings: all processes of the port, where there are several: metrics are those of all, and readiness
+            lists each one's state. A process that does not answer delays an answer by one second at most.
+    """
     app = FastAPI(
         title="Sluicegate", docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False
     )
@@ -26,6 +35,8 @@ def control_plane(live: Live, telemetry: Telemetry, clock: Clock) -> FastAPI:
     @app.get("/health/ready", summary="Every release in production can answer (200), or not (503).")
     async def health_ready() -> Response:
         report = readiness(live)
+        if siblings is not None:
+            report["workers"] = await siblings.states()
         return _json(report, 200 if report["ready"] else 503)
 
     @app.get("/health", summary="Whether predictions are served.")
@@ -35,7 +46,10 @@ def control_plane(live: Live, telemetry: Telemetry, clock: Clock) -> FastAPI:
 
     @app.get("/metrics", summary="Metrics in Prometheus' text format.")
     async def metrics() -> Response:
-        return Response(telemetry.render(), media_type=CONTENT_TYPE)
+        text = telemetry.render()
+        if siblings is not None:
+            text = await siblings.metrics(text)
+        return Response(text, media_type=CONTENT_TYPE)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -71,14 +71,7 @@ class LastGood:
         )
         digest = hashlib.sha256(body).hexdigest()
         data = msgspec.json.encode(_File(_FORMAT, now, digest, msgspec.Raw(body)))
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor with its own mode
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._path)
+        replace_file(self._path, data)
 
     def read(self) -> tuple[Snapshot, datetime] | None:
         """What was kept and when; None when there is nothing that can be trusted, which is logged."""
@@ -104,3 +97,24 @@ class LastGood:
             found.revision, found.releases, aliases, found.keys, found.broken, found.limits, found.prices
         )
         return snapshot, file.written_at
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """
+    Put *data* at *path*, for its owner alone to read: whole, or not at all if the machine stops meanwhile.
+
+    Raises:
+        OSError: the disk did not take it; what was there before still is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor with its own mode
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

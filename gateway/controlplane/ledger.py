@@ -2,8 +2,8 @@
 The ledger: journals into the registry, exactly once.
 
 A file is read when its writer has closed it, or is gone: a writer holds a lock for as long as it lives, so
-what a killed process left is taken up by the next one. Records are stored in one transaction, by request
-id, and the file is deleted only after that has been committed; read again, it changes nothing. While the
+what a killed process left is taken up by the next one. Records are stored in transactions, by request id,
+and the file is deleted only after the last has been committed; read again, it changes nothing. While the
 registry cannot be reached the files stay where they are.
 """
 
@@ -12,31 +12,34 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
-from gateway.dataplane.journal import OPEN_SUFFIX, SUFFIX
+from gateway.controlplane import segments
+from gateway.controlplane.lastgood import replace_file
+from gateway.controlplane.refresh import make_path
 from gateway.dataplane.table import Subject
-from gateway.dataplane.usage import UsageRecord
+from gateway.errors import LimitsUnavailable
 from registry import traffic
 from registry.clock import Clock, to_text
-from registry.entities import SubjectKind, UsageEntry
-from registry.errors import PlatformError
+from registry.entities import Spending, SubjectKind, UsageEntry
+from registry.errors import BadSettings, PlatformError, StoreUnavailable
 from registry.workspace import Workspace
 
-_BATCH = 2000
 _PRUNE_EVERY_S = 3600.0
 _SUM_EVERY_S = 5.0
 _BUDGETED: tuple[SubjectKind, ...] = ("key", "team")
-_LOCK = "drain.lock"
-_FIELDS = tuple(field.name for field in fields(UsageEntry))
-_DECODE = msgspec.json.Decoder(UsageRecord).decode
+_LOCK = "drain"
+_REFUSED = "refused.json-lines"
+_ASK_AGAIN_S = 0.02
+_MOST_READS = 20
 _log = logging.getLogger(__name__)
 
 
@@ -44,173 +47,218 @@ class Ledger:
     """Drains every journal of a folder. Its methods block; call them from a thread."""
 
     def __init__(self, workspace: Workspace, folder: Path, keep_days: int, clock: Clock) -> None:
-        """Move what lies in *folder* into *workspace*; single records are kept for *keep_days*."""
+        """
+        Move what lies in *folder* into *workspace*; single records are kept for *keep_days*.
+
+        Raises:
+            BadSettings: the folder cannot be made.
+        """
         self._workspace = workspace
         self._folder = folder
         self._keep = timedelta(days=keep_days)
         self._clock = clock
         self._draining = threading.Lock()
-        self._pruned_at = clock() - timedelta(seconds=_PRUNE_EVERY_S)
+        self._database = make_path(workspace.settings.url)
+        self._inode: tuple[int, int] | None = None
+        self._pruned_at = self._summed_at = clock() - timedelta(seconds=_PRUNE_EVERY_S)
+        self._sums_file = workspace.settings.home / "run" / "spent.json"
         self.problem: str | None = None
         """Why the registry took nothing last time; None when it did."""
         self.stored = 0
         """Records stored by this process since it began."""
         self.sums: Mapping[tuple[str, str, str], int] = {}
         """(kind, subject, period) → micro-USD that keys and teams have spent in the period that is now."""
-        self._summed_at = self._pruned_at
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            message = f"{folder}, where usage is noted, cannot be made: {error.strerror}; see registry.home"
+            raise BadSettings(message) from error
 
-    def drain(self) -> int:
-        """Store what closed journals hold; returns how many records were new. Problems are not raised."""
-        new = 0
-        with self._draining, self._alone() as alone:
-            if not alone:
-                return 0
+    def drain(self, wait_s: float = 0.0) -> int:
+        """
+        Store what closed journals hold; returns how many records were new. Problems are kept, not raised.
+
+        Args:
+            wait_s: how long to wait for another process that drains the same folder; by then it may have
+                stored everything.
+        """
+        before = self.stored
+        with self._draining:
             try:
-                for path in self._closed():
-                    new += self._store(path)
-                self._prune()
+                with self._alone(wait_s) as alone:
+                    if alone:
+                        self._drain()
                 self._sum_up()
-            except PlatformError as error:
+            except (PlatformError, OSError) as error:
                 if self.problem is None:
                     _log.warning("usage stays in %s until the registry takes it: %s", self._folder, error)
-                self.problem = error.message
-                return new
-            if self.problem is not None:
-                _log.warning("the registry takes usage again")
-            self.problem = None
-        self.stored += new
-        return new
+                self.problem = str(error)
+            else:
+                if self.problem is not None:
+                    _log.warning("the registry takes usage again")
+                self.problem = None
+        return self.stored - before
 
     def spent(self, subject: Subject, start: str) -> int:
         """
         Micro-USD that *subject* has spent in the period that began at *start*: what is stored, and what
-        waits in journals. 0 for what the registry holds while it cannot be reached.
+        waits in journals, each record once.
+
+        While the registry cannot be reached, keys and teams are counted from what was known of them at
+        most five seconds before that.
+
+        Raises:
+            LimitsUnavailable: the registry cannot be reached, and nothing is known.
         """
-        with self._draining:
-            waiting = self._waiting(subject, start)
-            try:
-                with self._workspace.reading() as connection:
-                    known = traffic.stored(connection, [entry.request_id for entry in waiting])
-                    total = traffic.spent(connection, subject.kind, subject.id, start)
-            except PlatformError as error:
-                _log.error("what %s has spent is not known, the registry says: %s", subject.kind, error)
-                known, total = set(), 0
-        return total + sum(e.cost_microusd or 0 for e in waiting if e.request_id not in known)
+        waiting = self._waiting(subject, start)
+        try:
+            self._find_database()
+            return self._stored_and(waiting, subject, start)
+        except PlatformError as error:
+            known = self._last_known(subject, start)
+            if known is None:
+                message = f"what this {subject.kind} has spent is not known now; try again in a moment"
+                raise LimitsUnavailable(message) from error
+            return known + sum(entry.cost_microusd or 0 for entry in waiting)
 
     def backlog_bytes(self) -> int:
         """Bytes of journals that are not stored yet."""
-        return sum(size for path in self._folder.glob("*") if (size := _size(path)))
+        return segments.size(self._folder)
 
-    def _closed(self) -> list[Path]:
-        """Journals that nobody writes any more, oldest first."""
-        closed = list(self._folder.glob(f"*{SUFFIX}"))
-        closed += [
-            path
-            for path in self._folder.glob(f"*{OPEN_SUFFIX}")
-            if not _is_held(self._folder / f"{path.name.rpartition('-')[0]}.lock")
-        ]
-        return sorted(closed, key=lambda path: path.name)
+    def _drain(self) -> None:
+        failed: OSError | None = None
+        for path in segments.finished(self._folder):
+            self._find_database()
+            try:
+                for entries in segments.batches(path):
+                    self._store(entries)
+                path.unlink(missing_ok=True)
+            except OSError as error:  # of this file; the others may be well
+                failed = error
+        self._prune()
+        if failed is not None:
+            raise failed
 
-    def _store(self, path: Path) -> int:
-        new = 0
-        for entries in _batches(path):
-            with self._workspace.writing() as connection:
-                new += traffic.record(connection, entries)
-        path.unlink(missing_ok=True)
-        return new
+    def _store(self, entries: list[UsageEntry]) -> None:
+        try:
+            self._record(entries)
+        except PlatformError:
+            raise
+        except Exception:  # noqa: BLE001 - one record that no database takes must not hold up all others
+            if len(entries) == 1:
+                self._set_aside(entries[0])
+                return
+            for entry in entries:
+                self._store([entry])
+
+    def _record(self, entries: list[UsageEntry]) -> None:
+        with self._workspace.writing() as connection:
+            new = traffic.record(connection, entries)
+        self.stored += new
+
+    def _set_aside(self, entry: UsageEntry) -> None:
+        path = self._folder / _REFUSED
+        _log.error("usage of request %s cannot be stored; it is kept in %s", entry.request_id, path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor with its own mode
+            file.write(msgspec.json.encode(entry) + b"\n")
+
+    def _find_database(self) -> None:
+        """
+        Make sure that an SQLite file is the one that connections were opened on: what is written to one
+        that was moved away is lost, and a missing one must not be made anew.
+        """
+        if self._database is None:
+            return
+        try:
+            found = self._database.stat()
+        except OSError as error:
+            message = f"{self._database} is gone; restore it"
+            raise StoreUnavailable(message) from error
+        inode = (found.st_dev, found.st_ino)
+        if self._inode not in (None, inode):
+            self._workspace.engine.dispose()
+        self._inode = inode
 
     def _waiting(self, subject: Subject, start: str) -> list[UsageEntry]:
-        found: dict[str, UsageEntry] = {}
-        # Open ones first: one that is closed meanwhile is read twice, not missed.
-        for suffix in (OPEN_SUFFIX, SUFFIX):
-            for path in self._folder.glob(f"*{suffix}"):
-                for entries in _batches(path):
-                    for entry in entries:
-                        counts = (subject.kind, subject.id) in traffic.subjects(entry)
-                        if counts and start in traffic.starts(entry.at).values():
-                            found[entry.request_id] = entry
-        return list(found.values())
+        """The records that count for *subject*, from journals of every process."""
+        period = subject.limits.budget_period
+        key = (subject.kind, subject.id)
+        return [
+            entry
+            for entry in segments.mentioning(self._folder, subject.id)
+            if key in traffic.subjects(entry) and traffic.starts(entry.at)[period] == start
+        ]
+
+    def _stored_and(self, waiting: list[UsageEntry], subject: Subject, start: str) -> int:
+        """
+        The stored sum, and those of *waiting* that are not in it.
+
+        The sum is read again until it stands still: what is committed in between would be counted twice.
+        """
+        period = subject.limits.budget_period
+        ids = [entry.request_id for entry in waiting]
+        total, known, again = 0, set[str](), -1
+        with self._workspace.reading() as connection:
+            for _ in range(_MOST_READS):
+                total = traffic.spent(connection, subject.kind, subject.id, start, period)
+                if total == again:
+                    break
+                known = traffic.stored(connection, ids)
+                again = traffic.spent(connection, subject.kind, subject.id, start, period)
+                if total == again:
+                    break
+        return total + sum(e.cost_microusd or 0 for e in waiting if e.request_id not in known)
 
     def _prune(self) -> None:
         now = self._clock()
         if (now - self._pruned_at).total_seconds() >= _PRUNE_EVERY_S:
-            self._pruned_at = now
+            self._find_database()
             with self._workspace.writing() as connection:
                 traffic.prune(connection, now - self._keep)
+            self._pruned_at = now
 
     def _sum_up(self) -> None:
-        """Read, every few seconds, what keys and teams have spent."""
+        """Read, every few seconds, what keys and teams have spent, and keep it on disk."""
         now = self._clock()
-        if (now - self._summed_at).total_seconds() >= _SUM_EVERY_S:
-            self._summed_at = now
-            with self._workspace.reading() as connection:
-                found = [s for kind in _BUDGETED for s in traffic.spendings(connection, kind, to_text(now))]
-            self.sums = {(s.kind, s.subject, s.period): s.microusd for s in found}
+        if (now - self._summed_at).total_seconds() < _SUM_EVERY_S:
+            return
+        self._find_database()
+        with self._workspace.reading() as connection:
+            found = [s for kind in _BUDGETED for s in traffic.spendings(connection, kind, to_text(now))]
+        self._summed_at = now
+        sums: dict[tuple[str, str, str], int] = {(s.kind, s.subject, s.period): s.microusd for s in found}
+        if sums != self.sums or not self._sums_file.exists():
+            self.sums = sums
+            replace_file(self._sums_file, msgspec.json.encode(found))
+
+    def _last_known(self, subject: Subject, start: str) -> int | None:
+        if subject.kind not in _BUDGETED:
+            return None
+        try:
+            found = msgspec.json.decode(self._sums_file.read_bytes(), type=list[Spending])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _log.error("what was spent is not known: %s", error)
+            return None
+        key = (subject.kind, subject.id, subject.limits.budget_period, start)
+        return next((s.microusd for s in found if (s.kind, s.subject, s.period, s.start) == key), 0)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
+    def _alone(self, wait_s: float) -> Iterator[bool]:
         """Whether no other process drains this folder now."""
+        end = time.monotonic() + wait_s
         with (self._folder / _LOCK).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
+            while not _locked(lock):
+                if time.monotonic() >= end:
+                    yield False
+                    return
+                time.sleep(_ASK_AGAIN_S)
             yield True
 
 
-def hold(folder: Path, name: str) -> IO[str]:
-    """
-    A lock that says the journals called *name* are being written: held until it is closed, or the process
-    ends in whatever way.
-    """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = (folder / f"{name}.lock").open("a")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
-
-
-def _is_held(path: Path) -> bool:
+def _locked(lock: IO[str]) -> bool:
     try:
-        with path.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    except FileNotFoundError:
         return False
-    return False
-
-
-def _batches(path: Path) -> Iterator[list[UsageEntry]]:
-    """The records of a journal; a line that is torn, as by a kill in the middle, is logged and skipped."""
-    batch: list[UsageEntry] = []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    batch.append(entry_of(_DECODE(line)))
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    if line.endswith(b"\n") or path.suffix == SUFFIX:
-                        _log.error("%s, line %d: not a usage record, skipped", path.name, number)
-                if len(batch) >= _BATCH:
-                    yield batch
-                    batch = []
-    except FileNotFoundError:
-        return  # closed and renamed, or stored, in this moment
-    if batch:
-        yield batch
-
-
-def entry_of(record: UsageRecord) -> UsageEntry:
-    """What of *record* is stored."""
-    values: dict[str, Any] = {name: getattr(record, name) for name in _FIELDS}
-    return UsageEntry(**values)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.suffix in (SUFFIX, OPEN_SUFFIX) else 0
-    except FileNotFoundError:
-        return 0
+    return True

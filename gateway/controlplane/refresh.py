@@ -207,8 +207,10 @@ class Live:
 
 def make_path(url: str) -> Path | None:
     """The file of an SQLite database; None for any other."""
-    scheme, separator, path = url.partition(":///")
-    return Path(path) if separator and scheme.startswith("sqlite") and path else None
+    scheme, separator, rest = url.partition(":///")
+    path = rest.partition("?")[0]
+    in_file = separator and scheme.startswith("sqlite") and path and not path.startswith((":", "file:"))
+    return Path(path) if in_file else None
 
 
 def is_ready(route: Route) -> bool:

@@ -22,7 +22,7 @@ class RequestLog:
         self._stream = stream or sys.stderr
         self._lines: queue.Queue[UsageRecord | None] = queue.Queue(_MAX_WAITING)
         self.dropped = 0
-        """Records that were not written, because too many waited."""
+        """Records that were not written, because too many waited or the stream took none."""
         self._thread = threading.Thread(target=self._write, name="gateway-request-log", daemon=True)
         self._thread.start()
 
@@ -44,7 +44,9 @@ class RequestLog:
     def _write(self) -> None:
         encode = msgspec.json.Encoder().encode
         while (record := self._lines.get()) is not None:
-            self._stream.write(encode(record).decode() + "\n")
-            if self._lines.empty():
-                self._stream.flush()
-        self._stream.flush()
+            try:
+                self._stream.write(encode(record).decode() + "\n")
+                if self._lines.empty():
+                    self._stream.flush()
+            except OSError:  # its reader is gone; there is nowhere else to say so than in the count
+                self.dropped += 1

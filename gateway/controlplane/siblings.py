@@ -28,7 +28,7 @@ _METRICS, _STATE = b"metrics\n", b"state\n"
 _MAX_SOCKET_PATH = 100
 """Linux takes 107 bytes, macOS 103."""
 _SAMPLE = re.compile(rb"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{[ \t]*(\}?))?")
-_SUFFIXES = (b"_bucket", b"_count", b"_sum", b"_total", b"_created", b"_info")
+_SUFFIXES = (b"_bucket", b"_count", b"_sum")
 _log = logging.getLogger(__name__)
 
 State = dict[str, Any]
@@ -48,9 +48,18 @@ class Siblings:
         self._state: Callable[[], State] = dict
 
     async def start(self, render: Callable[[], bytes], state: Callable[[], State]) -> None:
-        """Answer the others with what *render* and *state* say of this process when they are called."""
+        """
+        Answer the others with what *render* and *state* say of this process when they are called.
+
+        Raises:
+            OSError: the folder is somebody else's, or no socket can be made in it.
+        """
         self._render, self._state = render, state
         path = self._path(self._index)
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # gone if all others have just stopped
+        if self._folder.stat().st_uid != os.geteuid():
+            message = f"{self._folder} belongs to another user"
+            raise PermissionError(message)
         path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._answer, path, limit=_PIECE)
 
@@ -103,10 +112,10 @@ class Siblings:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 question = await reader.readline()
-                if question == _METRICS:
-                    writer.write(self._render())
-                elif question == _STATE:
-                    writer.write(msgspec.json.encode(self._state()))
+                if question in (_METRICS, _STATE):
+                    body = self._render() if question == _METRICS else msgspec.json.encode(self._state())
+                    writer.write(b"%d\n" % len(body))
+                    writer.write(body)
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -123,18 +132,16 @@ async def _asked(path: Path, question: bytes) -> bytes:
             reader, writer = await asyncio.open_unix_connection(path, limit=_PIECE)
             try:
                 writer.write(question)
-                answer = bytearray()
-                while piece := await reader.read(_PIECE):
-                    answer += piece
-                    if len(answer) > _MAX_BYTES:
-                        _log.warning("%s answers with more than %d bytes", path.name, _MAX_BYTES)
-                        return b""
+                length = int(await reader.readline())
+                if length > _MAX_BYTES:
+                    _log.warning("%s wants to answer with %d bytes", path.name, length)
+                    return b""
+                return await reader.readexactly(length)
             finally:
                 writer.transport.abort()
-    except (OSError, TimeoutError) as error:
+    except (OSError, EOFError, ValueError, TimeoutError) as error:
         _log.debug("%s does not answer: %r", path.name, error)
         return b""
-    return bytes(answer)
 
 
 def _state_of(answer: bytes) -> State:
@@ -163,15 +170,20 @@ class _Family:
     """`HELP` and `TYPE`, as the first process that has them says."""
     samples: list[bytes] = field(default_factory=list)
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether its samples are called after it with a suffix each."""
+        return self.head.get(b"TYPE", b"").endswith((b" histogram", b" summary"))
+
 
 def merge(texts: Mapping[int, bytes]) -> bytes:
-    """
+    r"""
     The samples of all *texts* (Prometheus' text format 0.0.4), each with its key as the label `worker`.
 
     No sample may have a label `worker` before. Families stay together, in the order in which they are first
     seen, with one `HELP` and one `TYPE`.
 
-    >>> print(merge({0: b"up 1\\n", 1: b'up{a="b"} 0\\n'}).decode(), end="")
+    >>> print(merge({0: b"up 1\n", 1: b'up{a="b"} 0\n'}).decode(), end="")
     up{worker="0"} 1
     up{worker="1",a="b"} 0
     """
@@ -182,16 +194,16 @@ def merge(texts: Mapping[int, bytes]) -> bytes:
         family = _Family()
         for line in text.split(b"\n"):
             if line.startswith((b"# HELP ", b"# TYPE ")):
-                _, keyword, named, *_ = line.split(maxsplit=3)
+                _, keyword, named, *_ = (*line.split(maxsplit=3), b"")
                 if named != name:
                     name, family = named, families.setdefault(named, _Family())
                 family.head.setdefault(keyword, line)
                 continue
             found = _SAMPLE.match(line)
             if found is None:
-                continue  # a comment, or nothing
+                continue  # another comment, or nothing
             of = found[1]
-            if of != name and not (of.startswith(name) and of[len(name) :] in _SUFFIXES):
+            if of != name and not (family.has_parts and of.startswith(name) and of[len(name) :] in _SUFFIXES):
                 name, family = of, families.setdefault(of, _Family())
             if found[2] is None:
                 family.samples.append(of + label + b"}" + line[found.end(1) :])

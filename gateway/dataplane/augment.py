@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -27,8 +26,7 @@ _SAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_to
 _MAX_HEADER_BYTES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Augmented:
+class Augmented(msgspec.Struct, frozen=True):
     """A body ready for the upstream, and what was put into it."""
 
     body: Body

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from math import ceil
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.dataplane import embeddings
 from gateway.dataplane.answer import forward
@@ -33,12 +34,10 @@ from gateway.dataplane.usage import UsageRecord
 from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, Overloaded, UpstreamError
 from gateway.providers.base import Call, Ground
 
-
 _FALLBACK = b"x-sluicegate-fallback"
 
 
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
+class _Outgoing(msgspec.Struct, frozen=True):
     """A request as it goes to whichever upstream is picked."""
 
     body: Body

@@ -153,12 +153,10 @@ class Exchange:
             own = self.target.headers if self.target is not None else ()
             self.sent_headers = (*headers, *own)
         sent = [*headers, (b"x-request-id", self.record.request_id.encode())]
-        if self.target is not None:
-            sent += self.target.headers
         if self.hold is not None:
             sent += self.hold.headers
         sent += self.extra
-        self.inbound.start(status, sent, length)
+        self.inbound.start(status, sent, length, self.target.lines if self.target is not None else b"")
 
 
 def pseudonym(name: str) -> str:

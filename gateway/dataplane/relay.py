@@ -108,6 +108,7 @@ class Relay:
             exchange.inbound.on_gone = None
             exchange.close()
             exchange.leave()
+            exchange.inbound.done()
 
     def _refuse(self, exchange: Exchange, error: PlatformError) -> None:
         """Answer without having read the body; one told to come back is not listened to for a while."""

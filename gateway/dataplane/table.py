@@ -16,6 +16,7 @@ from gateway.dataplane.breaker import Breaker
 from gateway.errors import KeyNotAllowed, NotReady, UnknownModel
 from gateway.guardrails.policy import TextScreen
 from gateway.providers.base import Provider
+from gateway.transport.inbound import lines_of
 from registry.entities import Feature, Limits, Price, Retrieval, SubjectKind
 from registry.templates import Render
 
@@ -173,6 +174,12 @@ class Target:
     """What every answer of this route says about itself."""
     created_s: int = 0
     """When the release was made, in seconds since 1970."""
+    lines: bytes = field(init=False, compare=False)
+    """*headers* as they are sent."""
+
+    def __post_init__(self) -> None:
+        """Make what every answer needs once."""
+        object.__setattr__(self, "lines", lines_of(self.headers))
 
     def ready(self) -> Route:
         """

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -17,8 +19,7 @@ class Ground:
     """Cosine similarity to the question, in [-1, 1]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request as the provider sees it: guards and prompt are already applied."""
 
     path: str

@@ -20,6 +20,13 @@ _JSON = ((b"content-type", b"application/json"),)
 
 async def serve_asgi(inbound: Inbound, application: ASGI, transport: asyncio.Transport | None) -> None:
     """Answer *inbound* with *application*; what it leaves open is ended here."""
+    try:
+        await _serve(inbound, application, transport)
+    finally:
+        inbound.done()
+
+
+async def _serve(inbound: Inbound, application: ASGI, transport: asyncio.Transport | None) -> None:
     gone = asyncio.Event()
     inbound.on_gone = gone.set
     more = True

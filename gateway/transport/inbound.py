@@ -33,8 +33,8 @@ class Inbound:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_connection", "_fields", "_head", "_size", "_waiter", "bodiless", "complete",
-        "ended", "gone", "headers", "keep_alive", "method", "on_gone", "on_pause", "on_resume", "path",
+        "_body", "_chunked", "_connection", "_fields", "_head", "_late", "_size", "_waiter", "bodiless",
+        "complete", "ended", "gone", "headers", "keep_alive", "method", "on_gone", "on_pause", "on_resume", "path",
         "query", "started", "task", "version",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class Inbound:
         self._fields: dict[bytes, bytes] | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._late = False
         self._waiter: asyncio.Future[None] | None = None
         self._head: bytes | None = None
         self._chunked = False
@@ -100,17 +101,19 @@ class Inbound:
         parts, self._body = self._body, []
         return b"".join(parts), not self.complete
 
-    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+    def start(self, status: int, headers: Headers, length: int | None = None, ready: bytes = b"") -> None:
         """
         The head of the answer; it leaves with the first bytes of the body.
 
         Args:
             length: of the body in bytes; None where it is not known yet.
+            ready: further header lines, as `lines_of` makes them.
         """
         self.started = True
         lines = [
             _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status,
             self._connection.default_head(),
+            ready,
         ]
         lines += [b"%b: %b\r\n" % header for header in headers]
         if status in _BODILESS:
@@ -165,6 +168,10 @@ class Inbound:
         self.ended = True
         self._connection.abort()
 
+    def done(self) -> None:
+        """For who answers: nothing more will be done for this request."""
+        self._connection.done(self)
+
     def hold_back(self, pause_s: float) -> None:
         """Read nothing more from this client for a while."""
         self._connection.hold_back(pause_s)
@@ -210,21 +217,23 @@ class Inbound:
             self._wake()
 
     async def _arrived(self, limit: int, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        timer = loop.call_at(deadline, self._wake)
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._expire)
         length = self.header(b"content-length")
         try:
             if length is not None and int(length) > limit:
                 raise _too_large(limit)
             self._connection.wanted(self)
             while not self.complete and self._size <= limit:
-                if loop.time() >= deadline:
+                if self._late:
                     message = f"the request body did not arrive within {timeout_s:g} s"
                     raise BodyTimeout(message)
                 await self._wait()
         finally:
             timer.cancel()
+
+    def _expire(self) -> None:
+        self._late = True
+        self._wake()
 
     async def _wait(self) -> None:
         if self.gone:
@@ -240,6 +249,11 @@ class Inbound:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def lines_of(headers: Headers) -> bytes:
+    """*headers* as they stand on the wire; worth keeping where they are sent often."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -62,7 +62,10 @@ class Site:
     """What all connections of one server share. Owned by one event loop."""
 
     lane: Lane
-    """Serves a request of the data plane; exceptions of its coroutine are its own to handle."""
+    """
+    Serves a request of the data plane. Exceptions of its coroutine are its own to handle, and it calls
+    `Inbound.done` at its end.
+    """
     is_lane: Callable[[str], bool]
     """Whether a path belongs to the data plane."""
     application: ASGI
@@ -289,6 +292,11 @@ class Connection(asyncio.Protocol):
         elif self._reading_paused:
             self._resume_reading()
 
+    def done(self, inbound: Inbound) -> None:
+        """The task of *inbound* ends."""
+        if inbound.task is not None:
+            self._state.tasks.discard(inbound.task)
+
     def hold_back(self, pause_s: float) -> None:
         """Read nothing more from this client for a while: it was told to try again later."""
         self._pause_reading()
@@ -333,7 +341,6 @@ class Connection(asyncio.Protocol):
             if running is not None:
                 task = inbound.task = self._loop.create_task(running)
                 self._state.tasks.add(task)
-                task.add_done_callback(self._state.tasks.discard)
         if self._reading_paused and len(self._waiting) < _MAX_PIPELINED:
             self._resume_reading()
 

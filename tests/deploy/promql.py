@@ -15,6 +15,8 @@ HISTOGRAMS = {
     "sluicegate_output_tokens_per_second": {"route", "release"},
     "sluicegate_phase_duration_seconds": {"phase"},
 }
+OF_SEVERAL = {"sluicegate_worker_up"}
+"""Exported where several workers serve one port; every other series then has the label `worker` too."""
 EXPORTED = {
     "ml_predictions_total": {"release", "outcome"},
     "sluicegate_requests_total": {"route", "release", "status", "error"},
@@ -38,11 +40,13 @@ EXPORTED = {
     "sluicegate_registry_up": set[str](),
     "sluicegate_ready": set[str](),
     "sluicegate_registry_revision": set[str](),
+    "sluicegate_request_log_dropped_total": set[str](),
+    "sluicegate_worker_up": {"worker"},
     "up": set[str](),
     **{f"{name}_{part}": labels for name, labels in HISTOGRAMS.items() for part in ("count", "sum")},
     **{f"{name}_bucket": {*labels, "le"} for name, labels in HISTOGRAMS.items()},
 }
-SCRAPE_LABELS = {"job", "instance", "pod", "namespace", "node"}
+SCRAPE_LABELS = {"job", "instance", "pod", "namespace", "node", "worker"}
 
 
 @dataclass(frozen=True, slots=True)

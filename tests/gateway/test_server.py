@@ -94,9 +94,27 @@ async def control(scope: Any, receive: Any, send: Any) -> None:
 Lane = Callable[[Inbound], Coroutine[Any, Any, None] | None]
 
 
+def ending(lane: Lane) -> Lane:
+    """*lane*, which says when it has ended, as every lane must."""
+
+    def told(inbound: Inbound) -> Coroutine[Any, Any, None] | None:
+        running = lane(inbound)
+
+        async def run() -> None:
+            assert running is not None
+            try:
+                await running
+            finally:
+                inbound.done()
+
+        return None if running is None else run()
+
+    return told
+
+
 async def served(pieces: list[bytes], lane: Lane = echo, bounds: Bounds | None = None) -> Wire:
     """What the server sends to a client that sends *pieces*."""
-    site = Site(lane, lambda path: not path.startswith("/control"), control, bounds or Bounds())
+    site = Site(ending(lane), lambda path: not path.startswith("/control"), control, bounds or Bounds())
     state = State()
     connection, wire = Connection(site, state), Wire()
     connection.connection_made(wire)
@@ -334,7 +352,7 @@ def slow() -> Bounds:
 
 
 async def _expired(pieces: list[bytes], bounds: Bounds, *, stuck: bool = False) -> Wire:
-    site = Site(echo, lambda _path: True, control, bounds)
+    site = Site(ending(echo), lambda _path: True, control, bounds)
     state, wire = State(), Wire()
     connection = Connection(site, state)
     connection.connection_made(wire)
@@ -363,7 +381,7 @@ def test_a_client_that_reads_nothing_is_cut(slow: Bounds) -> None:
             await inbound.drained()
 
     async def check() -> Wire:
-        site = Site(endless, lambda _path: True, control, slow)
+        site = Site(ending(endless), lambda _path: True, control, slow)
         state, wire = State(), Wire()
         connection = Connection(site, state)
         connection.connection_made(wire)
@@ -387,7 +405,7 @@ def test_pipelined_requests_beyond_a_bound_stop_the_reading() -> None:
             inbound.start(200, (), 0)
             inbound.end()
 
-        site = Site(waits, lambda _path: True, control)
+        site = Site(ending(waits), lambda _path: True, control)
         state, wire = State(), Wire()
         connection = Connection(site, state)
         connection.connection_made(wire)
@@ -409,7 +427,7 @@ def test_a_stopping_server_closes_idle_connections_and_ends_running_answers_firs
             inbound.start(200, (), 0)
             inbound.end()
 
-        site = Site(waits, lambda _path: True, control)
+        site = Site(ending(waits), lambda _path: True, control)
         state, idle, busy = State(), Wire(), Wire()
         first, second = Connection(site, state), Connection(site, state)
         first.connection_made(idle)
