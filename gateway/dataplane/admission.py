@@ -23,6 +23,8 @@ from gateway.errors import Overloaded
 _ARRIVALS = 8
 """Fewer new requests in one turn are not what made it long."""
 _FAR_TOO_LONG = 10.0
+_LOOK_EVERY_S = 0.004
+"""A turn that is measured is followed by another, which costs as much as a system call."""
 _PATIENCE_S = 0.05
 """A burst may last this long."""
 _STEP = 1.05
@@ -34,8 +36,8 @@ class Admission:
     """Counts what is in flight, for each tenant. Owned by one event loop."""
 
     __slots__ = (
-        "_armed", "_arrivals", "_bad_since", "_calm_at", "_loop", "_max", "_max_lag_s", "_tenants",
-        "_turn_began", "in_flight", "lag_s", "limit", "refused",
+        "_armed", "_arrivals", "_bad_since", "_calm_at", "_loop", "_max", "_max_lag_s", "_next_look_s",
+        "_tenants", "_turn_began", "in_flight", "lag_s", "limit", "refused",
     )  # fmt: skip
 
     def __init__(self, max_in_flight: int, max_lag_s: float) -> None:
@@ -51,6 +53,7 @@ class Admission:
         """Length of the last measured turn of the event loop."""
         self._tenants: dict[str, int] = {}
         self._armed = False
+        self._next_look_s = 0.0
         self._arrivals = 0
         self._turn_began = 0.0
         self._bad_since: float | None = None
@@ -65,7 +68,7 @@ class Admission:
             Overloaded: there is no room; nothing was counted.
         """
         self._arrivals += 1
-        if not self._armed:
+        if not self._armed and monotonic() >= self._next_look_s:
             self._armed = True
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
@@ -103,7 +106,9 @@ class Admission:
 
     def _end_turn(self) -> None:
         self._armed = False
-        self.measured(monotonic() - self._turn_began, self._arrivals, monotonic())
+        now_s = monotonic()
+        self._next_look_s = now_s + _LOOK_EVERY_S
+        self.measured(now_s - self._turn_began, self._arrivals, now_s)
 
     def measured(self, lag_s: float, arrivals: int, now_s: float) -> None:
         """A turn of the event loop took *lag_s* and brought *arrivals* new requests."""

@@ -39,7 +39,7 @@ async def forward(
     """
     if not 200 <= reply.status < 300:
         raise await refusal(reply)
-    headers = tuple((name, value) for name, value in reply.headers if name in _PASSED_ON)
+    headers: Headers = tuple([header for header in reply.headers if header[0] in _PASSED_ON])
     if _is_stream(headers):
         exchange.streaming = exchange.record.streaming = True
         headers = (*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -119,7 +119,10 @@ def _decode(data: bytes) -> dict[str, object]:
 
 
 def _is_stream(headers: Headers) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    for name, value in headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False
 
 
 def _unreadable() -> UpstreamBroken:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from math import ceil
+from typing import Any
 
 import msgspec
 
 from gateway.dataplane import embeddings
 from gateway.dataplane.answer import forward
 from gateway.dataplane.augment import augment, passages_header
-from gateway.dataplane.balance import Upstream
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.idempotency import HEADER, once
 from gateway.dataplane.request import (
@@ -35,6 +36,7 @@ from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, 
 from gateway.providers.base import Call, Ground
 
 _FALLBACK = b"x-sluicegate-fallback"
+Answer = Callable[[Exchange, Services, bytes], Coroutine[Any, Any, None]]
 
 
 class _Outgoing(msgspec.Struct, frozen=True):
@@ -47,29 +49,44 @@ class _Outgoing(msgspec.Struct, frozen=True):
     grounds: tuple[Ground, ...] = ()
 
 
-async def complete(exchange: Exchange, services: Services) -> None:
+def complete(exchange: Exchange, services: Services) -> Coroutine[Any, Any, None]:
     """`/v1/chat/completions` and `/v1/completions`: prompt, passages, guards, upstream, answer."""
-    data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
-    key = exchange.header(HEADER)
-    if key is None or services.answers is None:
-        await _complete(exchange, services, data)
-    else:
-        await once(exchange, services.answers, key, data, lambda: _complete(exchange, services, data))
+    return _answered(exchange, services, _complete)
 
 
-async def embed(exchange: Exchange, services: Services) -> None:
+def embed(exchange: Exchange, services: Services) -> Coroutine[Any, Any, None]:
     """`/v1/embeddings`: a local embedder where the model names one, else the upstream."""
-    data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
+    return _answered(exchange, services, _embed)
+
+
+def _answered(exchange: Exchange, services: Services, answer: Answer) -> Coroutine[Any, Any, None]:
+    """The usual case is a body that came with its head, and no Idempotency-Key: nothing stands between."""
+    data = exchange.inbound.whole(services.limits.max_body_bytes)
+    if data is not None and (services.answers is None or exchange.header(HEADER) is None):
+        return answer(exchange, services, data)
+    return _awaited(exchange, services, answer, data)
+
+
+async def _awaited(exchange: Exchange, services: Services, answer: Answer, data: bytes | None) -> None:
+    if data is None:
+        data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
     key = exchange.header(HEADER)
     if key is None or services.answers is None:
-        await _embed(exchange, services, data)
+        await answer(exchange, services, data)
     else:
-        await once(exchange, services.answers, key, data, lambda: _embed(exchange, services, data))
+        await once(exchange, services.answers, key, data, lambda: answer(exchange, services, data))
 
 
 async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
     body = parse(data)
-    route = await resolve(exchange, model_of(body), services)
+    model = model_of(body)
+    known = services.sources.known(model) if "/" in model else None
+    if known is None:
+        route = await resolve(exchange, model, services)
+    else:
+        exchange.grant.require(model)
+        exchange.route_to(known)
+        route = known.ready()
     _require_chat(route)
     if exchange.path.startswith("/v1/chat/"):
         messages_of(body)
@@ -86,17 +103,18 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     exchange.record.admit_s += reserved_s - began_s
     if route.input is not None:
         body = await screen_body(route.input, body, services.work, exchange.record.findings)
-    augmented = await augment(route, body, services.work)
-    body = augmented.body
-    if augmented.grounds:
-        exchange.extra.append((b"x-sluicegate-passages", passages_header(augmented.grounds)))
+    question: str | None = None
+    grounds: tuple[Ground, ...] = ()
+    if route.parameters or route.render is not None or route.retriever is not None:
+        augmented = await augment(route, body, services.work)
+        body, question, grounds = augmented.body, augmented.question, augmented.grounds
+        if grounds:
+            exchange.extra.append((b"x-sluicegate-passages", passages_header(grounds)))
     usage = True
     if stream and not wants_usage(body):
         usage, body = False, asking_usage(body)
     exchange.record.guard_s = exchange.elapsed_s() - reserved_s
-    outgoing = _Outgoing(
-        body, stream, Wanted(usage, -(-len(data) // 4)), augmented.question, augmented.grounds
-    )
+    outgoing = _Outgoing(body, stream, Wanted(usage, -(-len(data) // 4)), question, grounds)
     await _relay(exchange, route, outgoing, services)
 
 
@@ -150,7 +168,17 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
-            await _ask(exchange, route, outgoing, pick, services, began_s)
+            body = encode({**outgoing.body, "model": raw(pick.model)})
+            call = Call(exchange.path, body, outgoing.stream, outgoing.question, outgoing.grounds)
+            reply = await pick.provider.open(call)
+            record.upstream_s = exchange.elapsed_s() - began_s
+            if record.fallback:
+                exchange.extra = [header for header in exchange.extra if header[0] != _FALLBACK]
+                exchange.extra.append((_FALLBACK, pick.model_name.encode()))
+            try:
+                await forward(exchange, reply, route.output, services.work, outgoing.wanted)
+            finally:
+                await reply.close()
         except (UpstreamError, Overloaded, NotReady) as error:
             pause_s = plan.failed(error)
             if exchange.started or pause_s is None:
@@ -167,23 +195,6 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
             return
         if pause_s > 0:
             await asyncio.sleep(pause_s)
-
-
-async def _ask(
-    exchange: Exchange, route: Route, outgoing: _Outgoing, pick: Upstream, services: Services, began_s: float
-) -> None:
-    """One try: open, forward, close."""
-    body = encode({**outgoing.body, "model": raw(pick.model)})
-    call = Call(exchange.path, body, outgoing.stream, outgoing.question, outgoing.grounds)
-    reply = await pick.provider.open(call)
-    exchange.record.upstream_s = exchange.elapsed_s() - began_s
-    if exchange.record.fallback:
-        exchange.extra = [header for header in exchange.extra if header[0] != _FALLBACK]
-        exchange.extra.append((_FALLBACK, pick.model_name.encode()))
-    try:
-        await forward(exchange, reply, route.output, services.work, outgoing.wanted)
-    finally:
-        await reply.close()
 
 
 def _forget(record: UsageRecord) -> None:

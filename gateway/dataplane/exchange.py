@@ -22,8 +22,9 @@ class Exchange:
     """Reads the request, writes the answer, and notes what happened. Used by one task."""
 
     __slots__ = (
-        "_close", "_closed", "copy", "extra", "finished", "grant", "hold", "inbound", "method", "now", "path",
-        "record", "sent_headers", "started", "started_s", "streaming", "table", "target", "tenant",
+        "_close", "_closed", "copy", "extra", "finished", "grant", "header", "hold", "inbound", "method",
+        "now", "path", "record", "sent_headers", "started", "started_s", "streaming", "table", "target",
+        "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +36,8 @@ class Exchange:
         once, when all is known.
         """
         self.inbound = inbound
+        self.header: Callable[[bytes], bytes | None] = inbound.header
+        """The request header of a name (lower case), or None."""
         self.method = inbound.method
         self.path = inbound.path
         self.table = table
@@ -63,10 +66,6 @@ class Exchange:
     def gone(self) -> bool:
         """Whether the client left before its answer was whole."""
         return self.inbound.gone
-
-    def header(self, name: bytes) -> bytes | None:
-        """The request header *name* (lower case), or None."""
-        return self.inbound.header(name)
 
     def query(self, name: str) -> str | None:
         """The first value of a query parameter, or None."""
@@ -152,11 +151,12 @@ class Exchange:
         if self.copy is not None:
             own = self.target.headers if self.target is not None else ()
             self.sent_headers = (*headers, *own)
-        sent = [*headers, (b"x-request-id", self.record.request_id.encode())]
+        ready = b"x-request-id: %b\r\n" % self.record.request_id.encode()
+        if self.target is not None:
+            ready += self.target.lines
         if self.hold is not None:
-            sent += self.hold.headers
-        sent += self.extra
-        self.inbound.start(status, sent, length, self.target.lines if self.target is not None else b"")
+            ready += self.hold.lines
+        self.inbound.start(status, [*headers, *self.extra], length, ready)
 
 
 def pseudonym(name: str) -> str:

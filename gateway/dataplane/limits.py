@@ -42,6 +42,11 @@ class Hold(Protocol):
         """`x-ratelimit-*` of the tightest subject at admission; empty when neither rpm nor tpm is limited."""
         ...
 
+    @property
+    def lines(self) -> bytes:
+        """The same as they are sent."""
+        ...
+
     def settle(self, tokens: int, cost_microusd: int) -> None:
         """
         End the hold: so much was really used. Later calls are ignored.
@@ -115,6 +120,7 @@ class Unlimited:
     __slots__ = ()
 
     headers: Headers = ()
+    lines: bytes = b""
 
     def settle(self, tokens: int, cost_microusd: int) -> None:
         """Nothing was reserved."""

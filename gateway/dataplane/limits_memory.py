@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 from gateway.dataplane.limits import WINDOW, Hold, Spent, Unlimited
-from gateway.dataplane.limits_terms import Calendar, Rule, rate_headers, refusal
+from gateway.dataplane.limits_terms import Calendar, Rule, rate_headers, rate_lines, refusal
 from gateway.dataplane.table import Headers, Subject
 from gateway.errors import RateLimited
 from registry.clock import Clock
@@ -99,6 +99,10 @@ class _MemoryHold:
     @property
     def headers(self) -> Headers:
         return rate_headers(*self._rates, _until(int(self._now_s) + WINDOW, self._now_s))
+
+    @property
+    def lines(self) -> bytes:
+        return rate_lines(*self._rates, _until(int(self._now_s) + WINDOW, self._now_s))
 
     def settle(self, tokens: int, cost_microusd: int) -> None:
         parts = self._parts

@@ -48,6 +48,7 @@ from gateway.dataplane.limits_client import Client
 from gateway.dataplane.limits_terms import Calendar, Rule, rate_headers, refusal
 from gateway.dataplane.table import Headers, Subject
 from gateway.errors import LimitsUnavailable, RateLimited
+from gateway.transport.inbound import lines_of
 from registry.clock import Clock
 from registry.ids import sortable_id
 
@@ -87,6 +88,10 @@ class _SharedHold:
                 if tpm is None or left < tokens_left:
                     tpm, tokens_left = limits.tpm, left
         return rate_headers(rpm, requests_left, tpm, tokens_left, answer[1])
+
+    @property
+    def lines(self) -> bytes:
+        return lines_of(self.headers)
 
     def settle(self, tokens: int, cost_microusd: int) -> None:
         ask = self._ask

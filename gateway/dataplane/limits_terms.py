@@ -7,6 +7,7 @@ from typing import Literal
 
 from gateway.dataplane.table import Headers, Subject
 from gateway.errors import BudgetExhausted, RateLimited
+from gateway.transport.inbound import lines_of
 from registry.clock import Clock, to_text
 from registry.entities import BudgetPeriod
 
@@ -14,6 +15,11 @@ Rule = Literal["rpm", "tpm", "concurrency", "budget"]
 
 _EPOCH = "1970-01-01T00:00:00.000000Z"
 _NO_RETRY = (b"x-should-retry", b"false")
+_BOTH = (
+    b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
+    b"x-ratelimit-reset-requests: %b\r\n"
+    b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n"
+)
 _BUSY_MS = 1000
 """When to try again where nobody can know when a running request ends."""
 
@@ -87,6 +93,16 @@ def rate_headers(
             (b"x-ratelimit-reset-tokens", reset),
         )
     return headers
+
+
+def rate_lines(
+    rpm: int | None, requests_left: int, tpm: int | None, tokens_left: int, reset_ms: int
+) -> bytes:
+    """`rate_headers` as they are sent; every limited request needs them, so they are formatted at once."""
+    if rpm is not None and tpm is not None:
+        reset = span(reset_ms)
+        return _BOTH % (rpm, max(0, requests_left), reset, tpm, max(0, tokens_left), reset)
+    return lines_of(rate_headers(rpm, requests_left, tpm, tokens_left, reset_ms))
 
 
 def refusal(

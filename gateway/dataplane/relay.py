@@ -20,6 +20,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.dataplane import catalogue, predict, search, sse
@@ -54,6 +55,7 @@ _log = logging.getLogger(__name__)
 _CLIENT_CLOSED = 499
 _JSON = (b"content-type", b"application/json")
 _HOLD_BACK_S = (0.1, 0.4)
+_NOTHING, _SECOND = timedelta(0), timedelta(seconds=1)
 
 
 class Relay:
@@ -64,13 +66,15 @@ class Relay:
         self._services = services
         self._emit = emit
         self._clock = clock
+        self._second = clock().replace(microsecond=0)
+        self._stamped = to_text(self._second)[:20]
 
     def __call__(self, inbound: Inbound) -> Coroutine[Any, Any, None] | None:
         """Refuse a request at once, or return the rest of its life."""
         now = self._clock()
         table = self._services.sources.table
         exchange = Exchange(inbound, sortable_id("req", now), table, now, self._close)
-        exchange.record.at = to_text(now)
+        exchange.record.at = self._stamp(now)
         try:
             handler, needs_key = _handler(exchange)
             if needs_key:
@@ -92,6 +96,8 @@ class Relay:
         assert task is not None  # noqa: S101 - the server runs this in a task
         exchange.inbound.on_gone = task.cancel
         try:
+            if exchange.gone:
+                raise ClientGone  # before this began
             await handler(exchange, self._services)
         except ClientGone:
             pass  # noted below
@@ -109,6 +115,13 @@ class Relay:
             exchange.close()
             exchange.leave()
             exchange.inbound.done()
+
+    def _stamp(self, now: datetime) -> str:
+        """*now* as `to_text` writes it; the part that does not change within a second is kept."""
+        if not _NOTHING <= now - self._second < _SECOND:
+            self._second = now.replace(microsecond=0)
+            self._stamped = to_text(self._second)[:20]
+        return f"{self._stamped}{now.microsecond:06d}Z"
 
     def _refuse(self, exchange: Exchange, error: PlatformError) -> None:
         """Answer without having read the body; one told to come back is not listened to for a while."""

@@ -27,6 +27,8 @@ UNSAFE = frozenset(
 )  # fmt: skip
 """Fields of client libraries that choose where, as whom or how to connect; never a client's choice here."""
 _BODY = msgspec.json.Decoder(Body)
+_DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {}
+"""One for each shape that `field` is asked for; there are as many as places that ask."""
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
 _MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -84,8 +86,11 @@ def field(body: Body, name: str, shape: Any) -> Any:  # noqa: ANN401 - typed by 
     raw = body.get(name)
     if raw is None:
         return None
+    decoder = _DECODERS.get(shape)
+    if decoder is None:
+        decoder = _DECODERS[shape] = msgspec.json.Decoder(shape)
     try:
-        return msgspec.json.decode(raw, type=shape)
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"{name}: {error}"
         raise InvalidRequest(message, param=name) from error

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+_MOST_TOKENS = 10**9
+"""More than any model reads or writes in one request."""
+
 
 class UsageRecord(msgspec.Struct):
     """
@@ -87,13 +90,18 @@ class Tokens(msgspec.Struct):
 
 
 def note(record: UsageRecord, tokens: Tokens) -> None:
-    """Write the upstream's own count into *record*."""
-    record.prompt_tokens = tokens.prompt_tokens
-    record.completion_tokens = tokens.completion_tokens
+    """Write the upstream's own count into *record*; a count that cannot be is brought to one that can."""
+    record.prompt_tokens = _counted(tokens.prompt_tokens, _MOST_TOKENS)
+    record.completion_tokens = _counted(tokens.completion_tokens, _MOST_TOKENS)
     if tokens.prompt_tokens_details is not None:
-        record.cached_tokens = tokens.prompt_tokens_details.cached_tokens or 0
+        record.cached_tokens = _counted(tokens.prompt_tokens_details.cached_tokens or 0, record.prompt_tokens)
     if tokens.completion_tokens_details is not None:
-        record.reasoning_tokens = tokens.completion_tokens_details.reasoning_tokens or 0
+        reasoning = tokens.completion_tokens_details.reasoning_tokens or 0
+        record.reasoning_tokens = _counted(reasoning, record.completion_tokens)
+
+
+def _counted(tokens: int, most: int) -> int:
+    return min(max(0, tokens), most)
 
 
 def estimate_tokens(text: str) -> int:

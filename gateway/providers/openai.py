@@ -6,6 +6,7 @@ The body goes out as the relay made it and comes back as the upstream sent it.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,7 +62,7 @@ class OpenAI:
     async def start(self) -> None:
         """Nothing to wait for: connections are made when requests need them."""
 
-    async def open(self, call: Call) -> Reply:
+    def open(self, call: Call) -> Coroutine[Any, Any, Reply]:
         """
         Relay *call*.
 
@@ -72,7 +73,7 @@ class OpenAI:
             message = f"{self._name}/{self._model} was closed; ask again"
             raise UpstreamUnreachable(message)
         url = self._url + call.path.removeprefix("/v1")
-        return await self._transport.request("POST", url, self._headers, call.body)
+        return self._transport.request("POST", url, self._headers, call.body)
 
     async def close(self) -> None:
         """Close every connection; running replies are cut. Idempotent."""

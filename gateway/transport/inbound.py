@@ -34,8 +34,8 @@ class Inbound:
 
     __slots__ = (
         "_body", "_chunked", "_connection", "_fields", "_head", "_late", "_size", "_waiter", "bodiless",
-        "complete", "ended", "gone", "headers", "keep_alive", "method", "on_gone", "on_pause", "on_resume", "path",
-        "query", "started", "task", "version",
+        "complete", "ended", "gone", "headers", "keep_alive", "method", "on_gone", "on_pause", "on_resume",
+        "path", "query", "started", "task", "version",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,13 @@ class Inbound:
         if fields is None:
             fields = self._fields = dict(self.headers)
         return fields.get(name)
+
+    def whole(self, limit: int) -> bytes | None:
+        """The whole body, once, if it is there already and within *limit*; None: wait for it with `body`."""
+        if not self.complete or self._size > limit:
+            return None
+        parts, self._body = self._body, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def body(self, limit: int, timeout_s: float) -> bytes:
         """

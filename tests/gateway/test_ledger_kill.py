@@ -84,22 +84,15 @@ def test_every_request_that_was_answered_before_a_kill_9_is_stored_once(tmp_path
 def test_what_was_spent_before_a_kill_9_still_counts_against_the_budget(tmp_path: Path, up: Upstream) -> None:
     gateway(tmp_path, "prices", "set", PRICED, "--input", "1000", "--output", "0")
     key = gateway(tmp_path, "keys", "create", "--name", "app", "--budget-usd", "0.1")["key"]
-    answers = 0
     for _ in range(2):  # the second process goes on where the first one was killed
         with serving(tmp_path, up) as (child, url), client_of(url, key) as client:
             for _ in range(6):
                 ask(client)
-                answers += 1
             child.kill()
     with serving(tmp_path, up) as (child, url):
-        with client_of(url, key) as client:
-            for _ in range(2):
-                ask(client)
-                answers += 1
-            with pytest.raises(openai.RateLimitError, match="the budget of this key"):
-                ask(client)
+        refused = pytest.raises(openai.RateLimitError, match=r"0\.084 USD are spent or reserved")
+        with client_of(url, key) as client, refused:
+            ask(client)
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 0
-    _, requests, cost = stored(tmp_path, [])
-    assert requests == answers
-    assert cost <= 100_000
+    assert stored(tmp_path, []) == (set(), 12, 84_000)
