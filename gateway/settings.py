@@ -104,8 +104,9 @@ class GatewaySettings:
     """Larger request heads are refused with 431."""
     max_in_flight: int = 4096
     """Requests at the same time in each process; more are answered 503."""
-    max_lag_ms: float = 25.0
-    """When the process falls behind by more than this for a while, new requests are answered 503."""
+    max_lag_ms: float = 4.0
+    """How long one turn of the event loop may take when many requests arrive; beyond it fewer are let in,
+    and the others answered 503 at once."""
     limits_store: str = ""
     """Redis or Valkey that counts limits for all gateways, such as `redis://10.0.0.5:6379/0`; empty: in
     this process alone."""

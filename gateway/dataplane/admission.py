@@ -127,7 +127,7 @@ class Admission:
             self._calm_at = now_s + _CALM_S
 
     def _recover(self, now_s: float) -> None:
-        if self.in_flight >= 0.8 * self.limit:
-            self.limit = min(self._max, self.limit * _STEP + 1)
-        elif now_s >= self._calm_at:
+        if now_s >= self._calm_at:
             self.limit = self._max
+        elif self.in_flight >= 0.8 * self.limit:
+            self.limit = min(self._max, self.limit * _STEP + 1)
