@@ -86,6 +86,8 @@ class Gateway:
                 unlogged=lambda: self._request_log.dropped if self._request_log is not None else 0,
             ),
         )
+        keep_s, wait_s = settings.idempotency_s, settings.total_timeout_s
+        answers = Answers(keep_s, wait_s=wait_s) if keep_s else None
         services = Services(
             self.live,
             self._work,
@@ -100,7 +102,7 @@ class Gateway:
             settings.default_prediction,
             admission,
             self._limiter,
-            Answers(settings.idempotency_s) if settings.idempotency_s else None,
+            answers,
             self._journal,
         )
         bounds = Bounds(

@@ -83,13 +83,6 @@ class Live:
         self._compiler.close()
         self._reader.shutdown(wait=True)
 
-    def known(self, model: str) -> Target | None:
-        """The target of a model that was called directly before, and is ready."""
-        known = self._targets.get(model)
-        if known is not None:
-            self._direct.move_to_end(model)
-        return known
-
     async def direct(self, model: str) -> Target:
         """
         A target for `provider/model`, constructed at its first use.

@@ -79,14 +79,7 @@ async def _awaited(exchange: Exchange, services: Services, answer: Answer, data:
 
 async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
     body = parse(data)
-    model = model_of(body)
-    known = services.sources.known(model) if "/" in model else None
-    if known is None:
-        route = await resolve(exchange, model, services)
-    else:
-        exchange.grant.require(model)
-        exchange.route_to(known)
-        route = known.ready()
+    route = await resolve(exchange, model_of(body), services)
     _require_chat(route)
     if exchange.path.startswith("/v1/chat/"):
         messages_of(body)

@@ -26,10 +26,6 @@ class Sources(Protocol):
         """Whether every release in production can answer."""
         ...
 
-    def known(self, model: str) -> Target | None:
-        """The target of `provider/model` if it is ready to be called; None: ask `direct`."""
-        ...
-
     async def direct(self, model: str) -> Target:
         """
         A target for `provider/model`, constructed at its first use.

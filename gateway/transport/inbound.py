@@ -121,8 +121,8 @@ class Inbound:
             _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status,
             self._connection.default_head(),
             ready,
+            lines_of(headers),
         ]
-        lines += [b"%b: %b\r\n" % header for header in headers]
         if status in _BODILESS:
             self.bodiless = True
         elif length is not None:

@@ -23,7 +23,7 @@ import httptools
 import msgspec
 
 from gateway.transport.bridge import ASGI, serve_asgi
-from gateway.transport.inbound import Inbound
+from gateway.transport.inbound import Inbound, lines_of
 
 Lane = Callable[[Inbound], Coroutine[Any, Any, None] | None]
 _MAX_FIELDS = 256
@@ -87,7 +87,7 @@ class Site:
         """*headers* as lines; they change once a second, with the date."""
         if headers is not self._seen:
             self._seen = headers
-            self._head = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self._head = lines_of(headers)
         return self._head
 
     def joined(self, connection: Connection) -> None:
@@ -133,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._discarding = False
         self._closing = False
         self._reading_paused = False
+        self._held_back = False
         self.paused = False
         """Whether the client reads too slowly."""
         self.deadline = self._loop.time() + site.bounds.head_timeout_s
@@ -299,8 +300,13 @@ class Connection(asyncio.Protocol):
 
     def hold_back(self, pause_s: float) -> None:
         """Read nothing more from this client for a while: it was told to try again later."""
+        self._held_back = True
         self._pause_reading()
-        self._loop.call_later(pause_s, self._resume_reading)
+        self._loop.call_later(pause_s, self._release)
+
+    def _release(self) -> None:
+        self._held_back = False
+        self._resume_reading()
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -357,7 +363,7 @@ class Connection(asyncio.Protocol):
                 self._waiting[-1].keep_alive = False
             return
         reading.keep_alive = False
-        framing = b"".join(b"%b: %b\r\n" % field for field in reading.headers if field[0] in _FRAMING)
+        framing = lines_of([field for field in reading.headers if field[0] in _FRAMING])
         self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + rest)
@@ -399,7 +405,7 @@ class Connection(asyncio.Protocol):
             transport.close()
             return
         self._discarding = True
-        self._resume_reading()
+        self._release()
         transport.write_eof()
         self.deadline = self._loop.time() + _LINGER_S
 
@@ -409,7 +415,9 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and self._transport is not None and not self._transport.is_closing():
+        if self._held_back or not self._reading_paused:
+            return
+        if self._transport is not None and not self._transport.is_closing():
             self._reading_paused = False
             self._transport.resume_reading()
 

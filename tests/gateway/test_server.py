@@ -444,3 +444,24 @@ def test_a_stopping_server_closes_idle_connections_and_ends_running_answers_firs
         second.connection_lost(None)
 
     asyncio.run(check())
+
+
+def test_a_client_that_is_held_back_is_not_read_until_its_time_is_over() -> None:
+    async def check() -> None:
+        def refuse(inbound: Inbound) -> None:
+            inbound.hold_back(0.02)
+            inbound.start(503, (), 0)
+            inbound.end()
+
+        site = Site(refuse, lambda _path: True, control)
+        state, wire = State(), Wire()
+        connection = Connection(site, state)
+        connection.connection_made(wire)
+        connection.data_received(request())
+        await settled(state)
+        assert statuses(wire) == [503]
+        assert wire.reading_paused
+        await until(lambda: not wire.reading_paused)
+        connection.connection_lost(None)
+
+    asyncio.run(check())
