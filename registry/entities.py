@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from registry.errors import BadInput
 from registry.refs import check_alias, check_name
@@ -369,9 +369,12 @@ class ApiKey:
     """What its use is counted under: the id of the first key of a chain of rotations."""
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEntry:
-    """What is stored of one request that used something. Users and sessions are pseudonyms."""
+class UsageEntry(NamedTuple):
+    """
+    What is stored of one request that used something. Users and sessions are pseudonyms.
+
+    A tuple in the order of the table's columns, since nothing is stored as often.
+    """
 
     request_id: str
     at: str
@@ -393,6 +396,7 @@ class UsageEntry:
     completion_tokens: int = 0
     cached_tokens: int = 0
     rows: int = 0
+    """Predictions made."""
     estimated: bool = False
     cost_microusd: int | None = None
     """None when no price was known."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
-from operator import attrgetter
+from functools import cache
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import (
@@ -29,7 +29,11 @@ from registry.errors import BadInput
 _USAGE, _SPENDING = tables.usage, tables.spending
 _EVER = "1970-01-01T00:00:00.000000Z"
 _IDS_AT_ONCE = 500
-_FIELDS = tuple(field.name for field in fields(UsageEntry))
+_AT_ONCE = (256, 16, 1)
+"""
+Rows of one INSERT. Between two statements, and only there, a thread that inserts lets another one run; each
+time costs both more than a row.
+"""
 GROUPS: dict[str, ColumnElement[str]] = {
     "key": _USAGE.c.account,
     "team": _USAGE.c.team,
@@ -38,7 +42,6 @@ GROUPS: dict[str, ColumnElement[str]] = {
     "day": func.substr(_USAGE.c.at, literal_column("1"), literal_column("10")),
 }
 """What usage can be grouped by."""
-_VALUES = attrgetter(*_FIELDS)
 _ADD = text(
     "INSERT INTO spending (kind, subject, period, start, microusd, requests, tokens, unpriced) "
     "VALUES (:kind, :subject, :period, :start, :microusd, :requests, :tokens, :unpriced) "
@@ -71,7 +74,7 @@ def record(connection: Connection, entries: Sequence[UsageEntry]) -> int:
         fresh = list({e.request_id: e for e in entries if e.request_id not in known}.values())
         if not fresh:
             return 0
-        connection.execute(insert(_USAGE), [dict(zip(_FIELDS, _values(e), strict=True)) for e in fresh])
+        connection.execute(insert(_USAGE), [e._asdict() for e in fresh])
     _add_up(connection, fresh)
     return len(fresh)
 
@@ -82,20 +85,25 @@ def _inserted(connection: Connection, entries: Sequence[UsageEntry]) -> bool:
 
     The driver is called directly: this is what a busy gateway does most in the registry.
     """
-    marks = ", ".join("?" * len(_FIELDS))
-    columns = ", ".join(f'"{name}"' for name in _FIELDS)
-    statement = f"INSERT OR IGNORE INTO usage ({columns}) VALUES ({marks})"  # noqa: S608 - names of columns
     savepoint = connection.begin_nested()
-    done = connection.exec_driver_sql(statement, [_values(entry) for entry in entries])
-    if done.rowcount == len(entries):
-        savepoint.commit()
-        return True
-    savepoint.rollback()
-    return False
+    start = 0
+    for size in _AT_ONCE:
+        statement = _insert(size)
+        while len(entries) - start >= size:
+            values = tuple(chain.from_iterable(entries[start : start + size]))
+            if connection.exec_driver_sql(statement, values).rowcount != size:
+                savepoint.rollback()
+                return False
+            start += size
+    savepoint.commit()
+    return True
 
 
-def _values(entry: UsageEntry) -> tuple[Any, ...]:
-    return _VALUES(entry)
+@cache
+def _insert(rows: int) -> str:
+    columns = ", ".join(f'"{name}"' for name in UsageEntry._fields)
+    marks = f"({', '.join('?' * len(UsageEntry._fields))})"
+    return f"INSERT OR IGNORE INTO usage ({columns}) VALUES {', '.join([marks] * rows)}"  # noqa: S608 - names of columns
 
 
 def _add_up(connection: Connection, fresh: Sequence[UsageEntry]) -> None:

@@ -83,6 +83,13 @@ class Live:
         self._compiler.close()
         self._reader.shutdown(wait=True)
 
+    def known(self, model: str) -> Target | None:
+        """The target of a `provider/model` that was used before, if all its parts are there still."""
+        target = self._targets.get(model)
+        if target is not None:
+            self._direct.move_to_end(model)
+        return target
+
     async def direct(self, model: str) -> Target:
         """
         A target for `provider/model`, constructed at its first use.
@@ -91,9 +98,8 @@ class Live:
             UnknownModel: no such provider, or a name that no client may choose.
             NotReady: the provider cannot be made; the log says why.
         """
-        known = self._targets.get(model)
+        known = self.known(model)
         if known is not None:
-            self._direct.move_to_end(model)
             return known
         places = self._compiler.load.direct_places(model)
         parts = [place[-1] for tier in places for place in tier]

@@ -14,10 +14,11 @@ import msgspec
 from gateway.dataplane.journal import OPEN_SUFFIX, SUFFIX
 from registry.entities import UsageEntry
 
-_BATCH = 2000
+_BATCH = 2048
+_AT_ONCE = 256
+"""Records that are decoded at once. Meanwhile nothing else runs: a quarter of a millisecond."""
 _LOCK_SUFFIX = ".lock"
 _DECODER = msgspec.json.Decoder(UsageEntry)
-"""Of a UsageRecord: what is not stored is passed over."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,30 +51,30 @@ def finished(folder: Path) -> list[Path]:
 def batches(path: Path) -> Iterator[list[UsageEntry]]:
     """What a finished journal holds; a line torn by a kill in the middle of it is logged and skipped."""
     try:
-        whole: list[UsageEntry] = _DECODER.decode_lines(path.read_bytes())
+        lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        yield from _line_by_line(path)
-        return
-    for start in range(0, len(whole), _BATCH):
-        yield whole[start : start + _BATCH]
-
-
-def _line_by_line(path: Path) -> Iterator[list[UsageEntry]]:
-    """The same of a journal with a line that cannot be read."""
     batch: list[UsageEntry] = []
-    for number, line in enumerate(_lines(path), start=1):
-        entry = _entry(line)
-        if entry is None:
-            _log.error("%s, line %d: not a usage record, skipped", path.name, number)
-            continue
-        batch.append(entry)
-        if len(batch) == _BATCH:
+    for start in range(0, len(lines), _AT_ONCE):
+        some = lines[start : start + _AT_ONCE]
+        try:
+            batch += _DECODER.decode_lines(b"".join(some))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            batch += _one_by_one(path, start, some)
+        if len(batch) >= _BATCH:
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def _one_by_one(path: Path, start: int, lines: list[bytes]) -> Iterator[UsageEntry]:
+    for number, line in enumerate(lines, start + 1):
+        entry = _entry(line)
+        if entry is None:
+            _log.error("%s, line %d: not a usage record, skipped", path.name, number)
+        else:
+            yield entry
 
 
 def mentioning(folder: Path, subject: str) -> list[UsageEntry]:

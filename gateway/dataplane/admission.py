@@ -128,6 +128,6 @@ class Admission:
 
     def _recover(self, now_s: float) -> None:
         if now_s >= self._calm_at:
-            self.limit = self._max
+            self.limit = float(self._max)
         elif self.in_flight >= 0.8 * self.limit:
             self.limit = min(self._max, self.limit * _STEP + 1)

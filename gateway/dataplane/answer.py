@@ -12,6 +12,7 @@ from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.screen import StreamScreen, screen_answer
 from gateway.dataplane.stream import Meter, Wanted, cut, finish, note_answer, pass_stream
 from gateway.dataplane.table import Headers
+from gateway.dataplane.wire import Failed, Failure
 from gateway.dataplane.work import Work
 from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRefused
 from gateway.guardrails.policy import TextScreen
@@ -129,18 +130,6 @@ def _unreadable() -> UpstreamBroken:
     return UpstreamBroken("the model's answer is not JSON, so its guardrails could not be applied")
 
 
-class _Failure(msgspec.Struct):
-    message: str = ""
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
-
-
-class _Failed(msgspec.Struct):
-    error: _Failure | str | None = None
-    message: str | None = None
-
-
 async def refusal(reply: Reply) -> UpstreamError:
     """What a client may know of an upstream's error: never the gateway's own credentials."""
     status = reply.status
@@ -171,11 +160,11 @@ async def _start_of(reply: Reply) -> bytes:
     return bytes(body)
 
 
-def _failure(body: bytes) -> _Failure:
+def _failure(body: bytes) -> Failure:
     try:
-        decoded = msgspec.json.decode(body, type=_Failed)
+        decoded = msgspec.json.decode(body, type=Failed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _Failure()
-    if isinstance(decoded.error, _Failure):
+        return Failure()
+    if isinstance(decoded.error, Failure):
         return decoded.error
-    return _Failure(message=decoded.error or decoded.message or "")
+    return Failure(message=decoded.error or decoded.message or "")

@@ -22,10 +22,14 @@ def authenticate(authorization: bytes | None, table: RouteTable, now: datetime) 
     """
     if not authorization:
         raise MissingKey
-    scheme, _, key = authorization.strip().partition(b" ")
-    if scheme.lower() != b"bearer" or not key.strip():
-        raise MissingKey
-    grant = table.grants.get(hashlib.sha256(key.strip()).hexdigest())
+    grant = None
+    if authorization[:7] == b"Bearer ":  # as all clients write it
+        grant = table.grants.get(hashlib.sha256(authorization[7:]).hexdigest())
+    if grant is None:
+        scheme, _, key = authorization.strip().partition(b" ")
+        if scheme.lower() != b"bearer" or not key.strip():
+            raise MissingKey
+        grant = table.grants.get(hashlib.sha256(key.strip()).hexdigest())
     if grant is None or (grant.expires_at is not None and grant.expires_at <= now):
         raise InvalidKey
     return grant

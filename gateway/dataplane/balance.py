@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from gateway.dataplane.breaker import REFUSED, Breaker, State
+from gateway.dataplane.request import raw
 from gateway.errors import (
     GatewayError,
     NotReady,
@@ -80,8 +81,8 @@ class Upstream:
     """One place that serves one model. Owned by one event loop; shared by all routes that use it."""
 
     __slots__ = (
-        "backup", "breaker", "budget", "in_flight", "model", "model_name", "name", "pace", "provider", "turn",
-        "weight",
+        "backup", "breaker", "budget", "in_flight", "model", "model_json", "model_name", "name", "pace",
+        "provider", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,7 @@ class Upstream:
         self.name = name
         self.provider = provider
         self.model = model
+        self.model_json = raw(model)
         self.model_name = model_name
         self.weight = weight
         self.backup = weight == 0

@@ -18,15 +18,14 @@ from gateway.dataplane.request import (
     Body,
     asking_usage,
     encode,
-    messages_of,
     model_of,
     parse,
-    raw,
+    require_messages,
     wants_stream,
     wants_usage,
 )
 from gateway.dataplane.reserve import reserve
-from gateway.dataplane.resolve import resolve
+from gateway.dataplane.resolve import resolve, resolve_now
 from gateway.dataplane.screen import screen_body
 from gateway.dataplane.services import Services
 from gateway.dataplane.stream import Wanted
@@ -35,6 +34,7 @@ from gateway.dataplane.usage import UsageRecord
 from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, Overloaded, UpstreamError
 from gateway.providers.base import Call, Ground
 
+_CHAT = "/v1/chat/completions"
 _FALLBACK = b"x-sluicegate-fallback"
 Answer = Callable[[Exchange, Services, bytes], Coroutine[Any, Any, None]]
 
@@ -79,10 +79,11 @@ async def _awaited(exchange: Exchange, services: Services, answer: Answer, data:
 
 async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
     body = parse(data)
-    route = await resolve(exchange, model_of(body), services)
+    model = model_of(body)
+    route = resolve_now(exchange, model, services) or await resolve(exchange, model, services)
     _require_chat(route)
-    if exchange.path.startswith("/v1/chat/"):
-        messages_of(body)
+    if exchange.path == _CHAT:
+        require_messages(body)
     elif route.render is not None or route.retriever is not None:
         message = f"release {route.name!r} has a prompt or an index; call it with /v1/chat/completions"
         raise InvalidRequest(message, param="model")
@@ -91,7 +92,9 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
         raise InvalidRequest(message, param="prompt")
     stream = wants_stream(body)
     began_s = exchange.elapsed_s()
-    await reserve(exchange, services, body=body, size=len(data), model=first(route), generates=True)
+    waiting = reserve(exchange, services, body=body, size=len(data), model=first(route), generates=True)
+    if waiting is not None:
+        await waiting
     reserved_s = exchange.elapsed_s()
     exchange.record.admit_s += reserved_s - began_s
     if route.input is not None:
@@ -120,7 +123,9 @@ async def _embed(exchange: Exchange, services: Services, data: bytes) -> None:
     if route.digest:
         message = f"release {route.name!r} has no index, so there is no embedder to answer with"
         raise InvalidRequest(message, param="model")
-    await reserve(exchange, services, body=body, size=len(data), model=first(route))
+    waiting = reserve(exchange, services, body=body, size=len(data), model=first(route))
+    if waiting is not None:
+        await waiting
     outgoing = _Outgoing(body, stream=False, wanted=Wanted(prompt_tokens=-(-len(data) // 4)))
     await _relay(exchange, route, outgoing, services)
 
@@ -161,7 +166,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
-            body = encode({**outgoing.body, "model": raw(pick.model)})
+            body = encode({**outgoing.body, "model": pick.model_json})
             call = Call(exchange.path, body, outgoing.stream, outgoing.question, outgoing.grounds)
             reply = await pick.provider.open(call)
             record.upstream_s = exchange.elapsed_s() - began_s

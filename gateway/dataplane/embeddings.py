@@ -17,6 +17,9 @@ from gateway.dataplane.table import Embedder
 from gateway.dataplane.usage import estimate_tokens
 from gateway.errors import BodyTooLarge, InvalidRequest
 
+_TEXT, _NUMBER = msgspec.json.Decoder(str | None), msgspec.json.Decoder(int | None)
+_ANY = msgspec.json.Decoder(Any)
+
 
 async def answer_locally(exchange: Exchange, body: Body, services: Services) -> bool:
     """
@@ -42,13 +45,15 @@ async def answer_locally(exchange: Exchange, body: Body, services: Services) -> 
                 body = await screen_body(route.input, body, services.work, exchange.record.findings)
     if embedder is None:
         return False
-    await reserve(exchange, services)
+    waiting = reserve(exchange, services)
+    if waiting is not None:
+        await waiting
     texts = _texts(body, services.limits.max_batch_rows)
-    encoding = field(body, "encoding_format", str | None) or "float"
+    encoding = field(body, "encoding_format", _TEXT) or "float"
     if encoding not in ("float", "base64"):
         message = f"encoding_format: {encoding[:32]!r} is not float or base64"
         raise InvalidRequest(message, param="encoding_format")
-    dimensions = field(body, "dimensions", int | None)
+    dimensions = field(body, "dimensions", _NUMBER)
     if dimensions is not None and dimensions != embedder.dimension:
         message = f"dimensions: {model[:64]} has {embedder.dimension} and cannot be cut to {dimensions}"
         raise InvalidRequest(message, param="dimensions")
@@ -69,7 +74,7 @@ async def answer_locally(exchange: Exchange, body: Body, services: Services) -> 
 
 
 def _texts(body: Body, limit: int) -> list[str]:
-    value = field(body, "input", Any)
+    value = field(body, "input", _ANY)
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         message = "input: must be text or a list of texts; this embedder takes no token ids"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from urllib.parse import parse_qs
 
@@ -12,6 +12,7 @@ from gateway.dataplane.limits import Hold
 from gateway.dataplane.table import Grant, Headers, RouteTable, Target
 from gateway.dataplane.usage import UsageRecord
 from gateway.transport.inbound import ClientGone, Inbound
+from registry.entities import Price
 
 __all__ = ["ClientGone", "Exchange"]
 
@@ -22,9 +23,9 @@ class Exchange:
     """Reads the request, writes the answer, and notes what happened. Used by one task."""
 
     __slots__ = (
-        "_close", "_closed", "copy", "extra", "finished", "grant", "header", "hold", "inbound", "method",
-        "now", "path", "record", "sent_headers", "started", "started_s", "streaming", "table", "target",
-        "tenant",
+        "_close", "_closed", "account", "copy", "extra", "finished", "grant", "header", "hold",
+        "inbound", "method", "now", "path", "price", "priced", "record", "sent_headers", "started",
+        "started_s", "streaming", "table", "target", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -45,10 +46,15 @@ class Exchange:
         self.grant = Grant("", ())
         self.target: Target | None = None
         self.hold: Hold | None = None
+        self.price: Price | None = None
+        """What `priced`, the model it was reserved for, costs."""
+        self.priced = ""
         self.tenant: str | None = None
         """Under whom it is counted as in flight; None when it is not."""
         self.record = UsageRecord(request_id)
         self.extra: list[tuple[bytes, bytes]] = []
+        self.account = b""
+        """Header lines that say what a whole answer took."""
         self.copy: list[bytes] | None = None
         """Pieces of the answer's body, where they are to be kept."""
         self.sent_headers: Headers = ()
@@ -103,11 +109,14 @@ class Exchange:
         """
         return await self.inbound.body(limit, timeout_s)
 
-    def respond(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = (_JSON,)) -> None:
+    def respond(self, status: int, body: bytes, headers: Headers = (_JSON,)) -> None:
         """Send a whole answer."""
-        self.record.status = status
-        self.record.first_byte_s = time.perf_counter() - self.started_s
-        self.close()
+        record = self.record
+        record.status = status
+        if not self._closed:
+            self._closed = True
+            record.duration_s = record.first_byte_s = time.perf_counter() - self.started_s
+            self._close(self)
         self._start(status, headers, len(body))
         if self.copy is not None:
             self.copy.append(body)
@@ -146,17 +155,19 @@ class Exchange:
             self.record.duration_s = time.perf_counter() - self.started_s
             self._close(self)
 
-    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None) -> None:
+    def _start(self, status: int, headers: Headers, length: int | None) -> None:
         self.started = True
         if self.copy is not None:
             own = self.target.headers if self.target is not None else ()
             self.sent_headers = (*headers, *own)
-        ready = b"x-request-id: %b\r\n" % self.record.request_id.encode()
-        if self.target is not None:
-            ready += self.target.lines
-        if self.hold is not None:
-            ready += self.hold.lines
-        self.inbound.start(status, [*headers, *self.extra], length, ready)
+        target, hold = self.target, self.hold
+        ready = b"x-request-id: %b\r\n%b%b%b" % (
+            self.record.request_id.encode(),
+            target.lines if target is not None else b"",
+            hold.lines if hold is not None else b"",
+            self.account,
+        )
+        self.inbound.start(status, (*headers, *self.extra) if self.extra else headers, length, ready)
 
 
 def pseudonym(name: str) -> str:

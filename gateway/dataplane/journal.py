@@ -1,10 +1,10 @@
 """
 The journal: what each request used, on disk before its answer ends.
 
-A record is one line of JSON, appended with one system call to a file of this process, so it survives the
-end of the process, however it ends. The ledger moves files that are closed into the registry. While the
-disk takes nothing, records wait in memory, bounded; when that is full too, requests that cost must be
-refused, since what they use could not be known.
+A record is one line of JSON, the array of a `UsageEntry`, appended with one system call to a file of this
+process, so it survives the end of the process, however it ends. The ledger moves files that are closed into
+the registry. While the disk takes nothing, records wait in memory, bounded; when that is full too, requests
+that cost must be refused, since what they use could not be known.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Journal:
 
     def append(self, record: UsageRecord) -> None:
         """Put *record* on disk, or into memory while the disk takes nothing."""
-        line = self._encode(record) + b"\n"
+        line = self._encode(stored(record)) + b"\n"
         if self._waiting:
             self._waiting.append(line)
             self.flush()
@@ -140,3 +140,13 @@ class Journal:
         except OSError as error:
             _log.error("a journal file could not be closed, it is taken up at the next start: %s", error)
         self._bytes = 0
+
+
+def stored(record: UsageRecord) -> tuple[str | int | bool | None, ...]:
+    """What of *record* is stored: a `UsageEntry`, without what making one would take."""
+    return (
+        record.request_id, record.at, record.account, record.key_id, record.team, record.user, record.session,
+        record.release, record.digest, record.model, record.route, record.status, record.error,
+        record.prompt_tokens, record.completion_tokens, record.cached_tokens, record.rows, record.estimated,
+        record.cost_microusd,
+    )  # fmt: skip

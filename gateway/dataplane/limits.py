@@ -74,6 +74,10 @@ class Limiter(Protocol):
         """
         ...
 
+    def admit_now(self, subjects: Sequence[Subject], tokens: int, cost_microusd: int) -> Hold | None:
+        """`admit` without waiting; None, and nothing was reserved, where something must be waited for."""
+        ...
+
     async def close(self) -> None:
         """Deliver what is settled, and give back what this process still holds."""
         ...

@@ -15,6 +15,8 @@ from gateway.errors import RateLimited
 from registry.clock import Clock
 from registry.entities import BudgetPeriod
 
+_RESET_MS = WINDOW * 1000
+"""When all that was counted is forgotten; up to a second sooner."""
 _Rates = tuple[int | None, int, int | None, int]
 """rpm and how many requests are left, tpm and how many tokens are left, each of the tightest subject."""
 
@@ -23,8 +25,8 @@ class _State:
     """What is known of one subject."""
 
     __slots__ = (
-        "cells", "held", "held_microusd", "loading", "period", "requests", "spent", "start", "tokens",
-        "touched",
+        "asked", "cells", "held", "held_microusd", "loading", "period", "requests", "spent", "start",
+        "tokens", "touched",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -40,6 +42,8 @@ class _State:
         self.spent = 0
         self.loading: asyncio.Future[int] | None = None
         self.touched = slot
+        self.asked = slot
+        """The slot of the last request; what is out of its window was forgotten then."""
 
     def forget(self, slot: int) -> None:
         """Drop what is out of every window that *slot* is in."""
@@ -83,26 +87,25 @@ class _State:
 
 
 class _MemoryHold:
-    __slots__ = ("_cost", "_limiter", "_now_s", "_parts", "_rates", "_tokens")
+    __slots__ = ("_cost", "_limiter", "_parts", "_rates", "_tokens")
 
     def __init__(
         self, limiter: MemoryLimiter, parts: list[tuple[_State, list[int]]], tokens: int, cost: int,
-        rates: _Rates, now_s: float,
+        rates: _Rates,
     ) -> None:  # fmt: skip
         self._limiter = limiter
         self._parts = parts
         self._tokens = tokens
         self._cost = cost
         self._rates = rates
-        self._now_s = now_s
 
     @property
     def headers(self) -> Headers:
-        return rate_headers(*self._rates, _until(int(self._now_s) + WINDOW, self._now_s))
+        return rate_headers(*self._rates, _RESET_MS)
 
     @property
     def lines(self) -> bytes:
-        return rate_lines(*self._rates, _until(int(self._now_s) + WINDOW, self._now_s))
+        return rate_lines(*self._rates)
 
     def settle(self, tokens: int, cost_microusd: int) -> None:
         parts = self._parts
@@ -146,71 +149,68 @@ class MemoryLimiter:
         return {"store": "memory", "reachable": True, "subjects": len(self._states)}
 
     async def admit(self, subjects: Sequence[Subject], tokens: int, cost_microusd: int) -> Hold:
-        """See Limiter. 4 microseconds for two subjects with all four limits, `settle` included."""
+        """See Limiter."""
+        while (hold := self.admit_now(subjects, tokens, cost_microusd)) is None:
+            await self._open_next(subjects)
+        return hold
+
+    def admit_now(self, subjects: Sequence[Subject], tokens: int, cost_microusd: int) -> Hold | None:
+        """See Limiter. None where what was spent before has to be looked up."""
         if not subjects:
             return Unlimited()
         states = self._states
-        while True:
-            now_s = self._monotonic()
-            slot = int(now_s)
-            rpm = tpm = None
-            requests_left = tokens_left = 0
-            starts: dict[BudgetPeriod, str] | None = None
-            found: list[_State] = []
-            for subject in subjects:
-                key = (subject.kind, subject.id)
-                state = states.get(key)
-                if state is None:
-                    state = self._remember(key, slot)
-                else:
-                    states.move_to_end(key)
-                    state.touched = slot
-                cells = state.cells
-                if cells and cells[0][0] <= slot - WINDOW:
-                    state.forget(slot)
-                limits = subject.limits
-                most = limits.rpm
-                if most is not None:
-                    left = most - state.requests - 1
-                    if left < 0:
-                        raise self._refusal(subject, state, "rpm", 1, now_s)
-                    if rpm is None or left < requests_left:
-                        rpm, requests_left = most, left
-                most = limits.tpm
-                if most is not None:
-                    left = most - state.tokens - tokens
-                    if left < 0:
-                        raise self._refusal(subject, state, "tpm", tokens, now_s)
-                    if tpm is None or left < tokens_left:
-                        tpm, tokens_left = most, left
-                most = limits.concurrency
-                if most is not None and state.held >= most:
-                    raise self._refusal(subject, state, "concurrency", 1, now_s)
-                most = limits.budget_microusd
-                if most is not None:
-                    if starts is None:
-                        starts = self._calendar.now()
-                    period = limits.budget_period
-                    if not state.knows_money(period, starts[period]):
-                        break
-                    if state.spent + state.held_microusd + cost_microusd > most:
-                        raise self._refusal(subject, state, "budget", cost_microusd, now_s)
-                found.append(state)
+        now_s = self._monotonic()
+        slot = int(now_s)
+        rpm = tpm = None
+        requests_left = tokens_left = 0
+        starts: dict[BudgetPeriod, str] | None = None
+        found: list[_State] = []
+        for subject in subjects:
+            key = (subject.kind, subject.id)
+            state = states.get(key)
+            if state is None:
+                state = self._remember(key, slot)
             else:
-                return self._reserve(
-                    found, tokens, cost_microusd, (rpm, requests_left, tpm, tokens_left), now_s
-                )
-            await self._open(subject, state)
-
-    def _reserve(
-        self, states: list[_State], tokens: int, cost_microusd: int, rates: _Rates, now_s: float
-    ) -> _MemoryHold:
+                states.move_to_end(key)
+                if state.asked != slot:
+                    state.asked = state.touched = slot
+                    state.forget(slot)
+            limits = subject.limits
+            most = limits.rpm
+            if most is not None:
+                left = most - state.requests - 1
+                if left < 0:
+                    raise self._refusal(subject, state, "rpm", 1, now_s)
+                if rpm is None or left < requests_left:
+                    rpm, requests_left = most, left
+            most = limits.tpm
+            if most is not None:
+                left = most - state.tokens - tokens
+                if left < 0:
+                    raise self._refusal(subject, state, "tpm", tokens, now_s)
+                if tpm is None or left < tokens_left:
+                    tpm, tokens_left = most, left
+            most = limits.concurrency
+            if most is not None and state.held >= most:
+                raise self._refusal(subject, state, "concurrency", 1, now_s)
+            most = limits.budget_microusd
+            if most is not None:
+                if starts is None:
+                    starts = self._calendar.now()
+                period = limits.budget_period
+                if (state.period != period or state.start != starts[period]) and not state.knows_money(
+                    period, starts[period]
+                ):
+                    return None
+                if state.spent + state.held_microusd + cost_microusd > most:
+                    raise self._refusal(subject, state, "budget", cost_microusd, now_s)
+            found.append(state)
         parts = []
-        for state in states:
+        for state in found:
             state.held += 1
             state.held_microusd += cost_microusd
-            parts.append((state, state.count(int(now_s), 1, tokens)))
-        return _MemoryHold(self, parts, tokens, cost_microusd, rates, now_s)
+            parts.append((state, state.count(slot, 1, tokens)))
+        return _MemoryHold(self, parts, tokens, cost_microusd, (rpm, requests_left, tpm, tokens_left))
 
     def settle(
         self, parts: list[tuple[_State, list[int]]], reserved: int, reserved_microusd: int,
@@ -259,6 +259,19 @@ class MemoryLimiter:
         return refusal(
             subject, rule, used=used, asked=asked, wait_ms=wait_ms, headers=headers, calendar=self._calendar
         )
+
+    async def _open_next(self, subjects: Sequence[Subject]) -> None:
+        """Look up the money of the first of *subjects* whose money is not known."""
+        starts = self._calendar.now()
+        for subject in subjects:
+            limits = subject.limits
+            state = self._states.get((subject.kind, subject.id))
+            if state is None:
+                return
+            period = limits.budget_period
+            if limits.budget_microusd is not None and not state.knows_money(period, starts[period]):
+                await self._open(subject, state)
+                return
 
     async def _open(self, subject: Subject, state: _State) -> None:
         """Look up what was spent before this process knew the subject; once for all who ask meanwhile."""

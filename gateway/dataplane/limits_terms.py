@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
+from gateway.dataplane.limits import WINDOW
 from gateway.dataplane.table import Headers, Subject
 from gateway.errors import BudgetExhausted, RateLimited
 from gateway.transport.inbound import lines_of
@@ -15,11 +17,6 @@ Rule = Literal["rpm", "tpm", "concurrency", "budget"]
 
 _EPOCH = "1970-01-01T00:00:00.000000Z"
 _NO_RETRY = (b"x-should-retry", b"false")
-_BOTH = (
-    b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
-    b"x-ratelimit-reset-requests: %b\r\n"
-    b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n"
-)
 _BUSY_MS = 1000
 """When to try again where nobody can know when a running request ends."""
 
@@ -95,14 +92,19 @@ def rate_headers(
     return headers
 
 
-def rate_lines(
-    rpm: int | None, requests_left: int, tpm: int | None, tokens_left: int, reset_ms: int
-) -> bytes:
-    """`rate_headers` as they are sent; every limited request needs them, so they are formatted at once."""
-    if rpm is not None and tpm is not None:
-        reset = span(reset_ms)
-        return _BOTH % (rpm, max(0, requests_left), reset, tpm, max(0, tokens_left), reset)
-    return lines_of(rate_headers(rpm, requests_left, tpm, tokens_left, reset_ms))
+def rate_lines(rpm: int | None, requests_left: int, tpm: int | None, tokens_left: int) -> bytes:
+    """`rate_headers` of a request just admitted, as they are sent."""
+    template = _template(rpm, tpm)
+    if rpm is None:
+        return template % tokens_left if tpm is not None else b""
+    return template % requests_left if tpm is None else template % (requests_left, tokens_left)
+
+
+@lru_cache(maxsize=1024)
+def _template(rpm: int | None, tpm: int | None) -> bytes:
+    """What is the same for all requests under these limits, with a place for each number that is not."""
+    headers = rate_headers(rpm, 0, tpm, 0, WINDOW * 1000)
+    return lines_of([(name, b"%d" if b"remaining" in name else value) for name, value in headers])
 
 
 def refusal(

@@ -164,7 +164,9 @@ async def _predictor(exchange: Exchange, model: str, services: Services) -> tupl
         raise InvalidRequest(message, param="model")
     if route.predictor is None:
         raise NotReady
-    await reserve(exchange, services)
+    waiting = reserve(exchange, services)
+    if waiting is not None:
+        await waiting
     return route, route.predictor
 
 

@@ -20,7 +20,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.dataplane import catalogue, predict, search, sse
@@ -48,14 +47,14 @@ from gateway.errors import (
 from gateway.transport.inbound import Inbound
 from registry.clock import Clock, to_text
 from registry.errors import PlatformError
-from registry.ids import sortable_id
+from registry.ids import SortableIds
 
 Handler = Callable[[Exchange, Services], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _CLIENT_CLOSED = 499
 _JSON = (b"content-type", b"application/json")
-_HOLD_BACK_S = (0.1, 0.4)
-_NOTHING, _SECOND = timedelta(0), timedelta(seconds=1)
+_HOLD_BACK_S = (0.5, 0.9)
+"""Shorter than the second that `Retry-After` says."""
 
 
 class Relay:
@@ -66,20 +65,25 @@ class Relay:
         self._services = services
         self._emit = emit
         self._clock = clock
-        self._second = clock().replace(microsecond=0)
-        self._stamped = to_text(self._second)[:20]
+        self._ids = SortableIds("req")
+        self._second = -1
+        self._stamped = ""
 
     def __call__(self, inbound: Inbound) -> Coroutine[Any, Any, None] | None:
         """Refuse a request at once, or return the rest of its life."""
         now = self._clock()
         table = self._services.sources.table
-        exchange = Exchange(inbound, sortable_id("req", now), table, now, self._close)
-        exchange.record.at = self._stamp(now)
+        seconds = now.timestamp()
+        exchange = Exchange(inbound, self._ids.next(seconds), table, now, self._close)
+        record = exchange.record
+        if int(seconds) != self._second:
+            self._second = int(seconds)
+            self._stamped = to_text(now)[:20]
+        record.at = f"{self._stamped}{now.microsecond:06d}Z"
         try:
             handler, needs_key = _handler(exchange)
             if needs_key:
-                grant = exchange.grant = authenticate(exchange.header(b"authorization"), table, now)
-                record = exchange.record
+                grant = exchange.grant = authenticate(inbound.header(b"authorization"), table, now)
                 record.key_id, record.account, record.team = grant.id, grant.account or grant.id, grant.team
                 grant.require_route(exchange.path)
                 self._services.admission.enter(record.account)
@@ -87,7 +91,7 @@ class Relay:
         except PlatformError as error:
             self._refuse(exchange, error)
             return None
-        exchange.record.admit_s = exchange.elapsed_s()
+        record.admit_s = exchange.elapsed_s()
         return self._live(exchange, handler)
 
     async def _live(self, exchange: Exchange, handler: Handler) -> None:
@@ -116,13 +120,6 @@ class Relay:
             exchange.leave()
             exchange.inbound.done()
 
-    def _stamp(self, now: datetime) -> str:
-        """*now* as `to_text` writes it; the part that does not change within a second is kept."""
-        if not _NOTHING <= now - self._second < _SECOND:
-            self._second = now.replace(microsecond=0)
-            self._stamped = to_text(self._second)[:20]
-        return f"{self._stamped}{now.microsecond:06d}Z"
-
     def _refuse(self, exchange: Exchange, error: PlatformError) -> None:
         """Answer without having read the body; one told to come back is not listened to for a while."""
         if isinstance(error, Overloaded):
@@ -148,10 +145,10 @@ def _account_for(exchange: Exchange) -> None:
     record = exchange.record
     if not record.attempts:
         return
+    lines = b"server-timing: %b\r\n" % timing(record)
     if record.cost_microusd is not None:
-        cost = b"%d.%06d" % divmod(record.cost_microusd, 1_000_000)
-        exchange.extra.append((b"x-sluicegate-cost-usd", cost))
-    exchange.extra.append((b"server-timing", timing(record)))
+        lines += b"x-sluicegate-cost-usd: %d.%06d\r\n" % divmod(record.cost_microusd, 1_000_000)
+    exchange.account = lines
 
 
 def timing(record: UsageRecord) -> bytes:

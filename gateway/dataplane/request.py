@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.dataplane.wire import HasRole
 from gateway.errors import InvalidRequest, UnsafeField
 
 T = TypeVar("T")
@@ -27,11 +28,11 @@ UNSAFE = frozenset(
 )  # fmt: skip
 """Fields of client libraries that choose where, as whom or how to connect; never a client's choice here."""
 _BODY = msgspec.json.Decoder(Body)
-_DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {}
-"""One for each shape that `field` is asked for; there are as many as places that ask."""
+_OPTIONS = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
 _MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_ROLES = msgspec.json.Decoder(list[HasRole])
 _CONTENT = msgspec.json.Decoder(Content)
 
 
@@ -76,9 +77,9 @@ def decode(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise InvalidRequest(message) from error
 
 
-def field(body: Body, name: str, shape: Any) -> Any:  # noqa: ANN401 - typed by *shape*
+def field(body: Body, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:  # noqa: ANN401 - *decoder* types it
     """
-    One field decoded as *shape*; None where it is absent.
+    One field by *decoder*; None where it is absent.
 
     Raises:
         InvalidRequest: it has another type.
@@ -86,9 +87,6 @@ def field(body: Body, name: str, shape: Any) -> Any:  # noqa: ANN401 - typed by 
     raw = body.get(name)
     if raw is None:
         return None
-    decoder = _DECODERS.get(shape)
-    if decoder is None:
-        decoder = _DECODERS[shape] = msgspec.json.Decoder(shape)
     try:
         return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -128,14 +126,24 @@ def wants_stream(body: Body) -> bool:
 
 def wants_usage(body: Body) -> bool:
     """Whether `stream_options.include_usage` is true. Raises InvalidRequest when it cannot be read."""
-    options = field(body, "stream_options", dict[str, msgspec.Raw] | None)
-    return bool(options) and bytes(options.get("include_usage", b"")) == b"true"
+    options = field(body, "stream_options", _OPTIONS)
+    return options is not None and bytes(options.get("include_usage", b"")) == b"true"
 
 
 def asking_usage(body: Body) -> Body:
     """*body* with `stream_options.include_usage` true; its other stream options stay."""
-    options = field(body, "stream_options", dict[str, msgspec.Raw] | None) or {}
+    options = field(body, "stream_options", _OPTIONS) or {}
     return {**body, "stream_options": raw({**options, "include_usage": True})}
+
+
+def require_messages(body: Body) -> None:
+    """Raise InvalidRequest where `messages_of` would."""
+    try:
+        if _ROLES.decode(body["messages"]):
+            return
+    except (KeyError, msgspec.MsgspecError, RecursionError):
+        pass  # which of them is wrong is found below
+    messages_of(body)
 
 
 def messages_of(body: Body) -> list[dict[str, msgspec.Raw]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
 from typing import Literal
 
+import msgspec
+
 from gateway.dataplane.exchange import Exchange, pseudonym
-from gateway.dataplane.limits import estimate
+from gateway.dataplane.limits import Limiter, estimate
 from gateway.dataplane.request import Body, field
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Subject
@@ -15,9 +18,10 @@ _MAX_CHOICES = 128
 _MAX_TOKENS = 10**9
 _USER, _SESSION = b"x-sluicegate-user", b"x-sluicegate-session"
 _NOTHING: Body = {}
+_TEXT, _NUMBER = msgspec.json.Decoder(str | None), msgspec.json.Decoder(int | None)
 
 
-async def reserve(
+def reserve(
     exchange: Exchange,
     services: Services,
     *,
@@ -25,7 +29,7 @@ async def reserve(
     size: int = 0,
     model: str = "",
     generates: bool = False,
-) -> None:
+) -> Awaitable[None] | None:
     """
     Count the request against every limit that covers it; `settle` puts the estimate right.
 
@@ -33,6 +37,9 @@ async def reserve(
         size: bytes of the request that a model will read.
         model: `provider/model` that is asked first; empty where nothing is billed.
         generates: whether it writes, so that completion tokens are reserved too.
+
+    Returns:
+        None once all is reserved, or what must be awaited for that.
 
     Raises:
         RateLimited, BudgetExhausted: a limit is reached; nothing stays counted.
@@ -44,14 +51,14 @@ async def reserve(
         raise LedgerFull
     limiter = services.limiter
     subjects = _subjects(exchange, body, model)
-    price = exchange.table.price(model, exchange.now) if model else None
-    if model and price is None:
-        needed = any(subject.limits.budget_microusd is not None for subject in subjects)
-        if needed or services.limits.unknown_price == "refuse":
-            message = f"{model[:200]!r} has no price, and a budget counts money; set one: gateway prices set"
-            raise PriceUnknown(message)
+    price = None
+    if model:
+        price = exchange.price = exchange.table.price(model, exchange.now)
+        exchange.priced = model
+        if price is None:
+            _require_price(model, subjects, services.limits.unknown_price)
     if limiter is None or not subjects:
-        return
+        return None
     prompt = completion = cost = 0
     if model:
         prompt, completion = estimate(
@@ -61,14 +68,29 @@ async def reserve(
             services.limits.default_max_tokens,
         )
         cost = price.cost_microusd(prompt, completion) if price is not None else 0
-    exchange.hold = await limiter.admit(subjects, prompt + completion, cost)
+    hold = exchange.hold = limiter.admit_now(subjects, prompt + completion, cost)
+    return None if hold is not None else _admit(exchange, limiter, subjects, prompt + completion, cost)
+
+
+async def _admit(
+    exchange: Exchange, limiter: Limiter, subjects: Sequence[Subject], tokens: int, cost_microusd: int
+) -> None:
+    exchange.hold = await limiter.admit(subjects, tokens, cost_microusd)
+
+
+def _require_price(model: str, subjects: Sequence[Subject], unknown: Literal["warn", "refuse"]) -> None:
+    if unknown == "refuse" or any(subject.limits.budget_microusd is not None for subject in subjects):
+        message = f"{model[:200]!r} has no price, and a budget counts money; set one: gateway prices set"
+        raise PriceUnknown(message)
 
 
 def settle(exchange: Exchange) -> None:
     """Compute what the request cost, and give back what it reserved and did not use. Idempotent."""
     record, hold = exchange.record, exchange.hold
     if record.attempts and record.model:
-        price = exchange.table.price(record.model, exchange.now)
+        price = exchange.price
+        if record.model != exchange.priced:
+            price = exchange.table.price(record.model, exchange.now)
         if price is not None:
             record.cost_microusd = price.cost_microusd(
                 record.prompt_tokens,
@@ -80,12 +102,15 @@ def settle(exchange: Exchange) -> None:
 
 
 def _subjects(exchange: Exchange, body: Body, model: str) -> tuple[Subject, ...]:
-    subjects, rules, record = exchange.grant.subjects, exchange.table.limits, exchange.record
-    user = _named(exchange, _USER, body, "user", "safety_identifier")
-    session = _named(exchange, _SESSION, body)
+    subjects, rules, fields = exchange.grant.subjects, exchange.table.limits, exchange.inbound.fields
+    user = session = ""
+    if _USER in fields or "user" in body or "safety_identifier" in body:
+        user = _named(exchange, _USER, body, "user", "safety_identifier")
+    if _SESSION in fields:
+        session = _named(exchange, _SESSION, body)
     if not (user or session or rules):
         return subjects
-    found = list(subjects)
+    found, record = list(subjects), exchange.record
     record.user = _add_person(found, exchange, "user", user)
     record.session = _add_person(found, exchange, "session", session)
     name = model if record.release.endswith("/*") else record.release
@@ -123,7 +148,7 @@ def _named(exchange: Exchange, header: bytes, body: Body, *fields: str) -> str:
         return value.decode("latin-1")
     for name in fields:
         if name in body:
-            text: str | None = field(body, name, str | None)
+            text: str | None = field(body, name, _TEXT)
             if text:
                 return text
     return ""
@@ -143,7 +168,7 @@ def _choices(body: Body) -> int:
 
 
 def _number(body: Body, name: str, least: int, most: int) -> int | None:
-    number: int | None = field(body, name, int | None)
+    number: int | None = field(body, name, _NUMBER)
     if number is not None and not least <= number <= most:
         message = f"{name}: {number} is not {least} to {most}"
         raise InvalidRequest(message, param=name)

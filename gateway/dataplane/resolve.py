@@ -17,9 +17,21 @@ async def resolve(exchange: Exchange, model: str, services: Services) -> Route:
         KeyNotAllowed, UnknownModel: the key may not, or nothing has that name.
         NotReady: its parts are loading, or could not be loaded.
     """
+    route = resolve_now(exchange, model, services)
+    if route is None:
+        target = await services.sources.direct(model)
+        exchange.route_to(target)
+        route = target.ready()
+    return route
+
+
+def resolve_now(exchange: Exchange, model: str, services: Services) -> Route | None:
+    """`resolve` without waiting: None where a `provider/model` is not known yet. Raises the same."""
     if "/" in model:
         exchange.grant.require(model)
-        target = await services.sources.direct(model)
+        target = services.sources.known(model)
+        if target is None:
+            return None
     else:
         target = exchange.table.find(model, exchange.grant)
     exchange.route_to(target)

@@ -22,6 +22,7 @@ _STRUCTURE = frozenset(
 )
 """Keys of an answer whose text is structure or base64, not something a model said."""
 Path = tuple[str | int, ...]
+_TEXTS = msgspec.json.Decoder(str | list[Any] | None)
 
 
 async def screen_body(screen: TextScreen, body: Body, work: Work, findings: Findings) -> Body:
@@ -132,7 +133,7 @@ def _screen_body(screen: TextScreen, body: Body, findings: Findings) -> Body:
         messages = messages_of(body)
         changed["messages"] = raw([_screen_message(screen, m, i, findings) for i, m in enumerate(messages)])
     for name in ("prompt", "input", "suffix"):
-        value = field(body, name, str | list[Any] | None)
+        value = field(body, name, _TEXTS)
         if value is not None:
             changed[name] = raw(_screen_value(screen, value, findings))
     return changed

@@ -26,6 +26,10 @@ class Sources(Protocol):
         """Whether every release in production can answer."""
         ...
 
+    def known(self, model: str) -> Target | None:
+        """The target of a `provider/model` that was used before, if all its parts are there still."""
+        ...
+
     async def direct(self, model: str) -> Target:
         """
         A target for `provider/model`, constructed at its first use.

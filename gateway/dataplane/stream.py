@@ -17,6 +17,7 @@ from gateway.dataplane import sse
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.table import Headers
 from gateway.dataplane.usage import Tokens, UsageRecord, estimate_tokens, note
+from gateway.dataplane.wire import Answer, Event, Texts
 from gateway.errors import UpstreamBroken, UpstreamError
 from gateway.providers.base import Reply
 
@@ -33,24 +34,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """Estimate, for an upstream that counts none."""
 
 
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-    delta: _Delta | None = None
-    text: str | None = None
-
-
-class _Event(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Tokens | None = None
-    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_DECODE = msgspec.json.Decoder(_Event).decode
+_DECODE = msgspec.json.Decoder(Event).decode
 
 
 class Meter:
@@ -256,24 +240,7 @@ async def finish(exchange: Exchange, reply: Reply, data: bytes) -> None:
                 pass
 
 
-class _Message(msgspec.Struct):
-    content: Any = None
-
-
-class _Finished(msgspec.Struct):
-    message: _Message | None = None
-    text: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    usage: Tokens | None = None
-
-
-class _Texts(msgspec.Struct):
-    choices: list[_Finished] = msgspec.field(default_factory=list)
-
-
-_ANSWER = msgspec.json.Decoder(_Answer).decode
+_ANSWER = msgspec.json.Decoder(Answer).decode
 
 
 def note_answer(record: UsageRecord, body: bytes, prompt_tokens: int) -> None:
@@ -299,9 +266,9 @@ def note_answer(record: UsageRecord, body: bytes, prompt_tokens: int) -> None:
     record.estimated = True
     record.prompt_tokens = prompt_tokens
     try:
-        choices = msgspec.json.decode(body, type=_Texts).choices
+        choices = msgspec.json.decode(body, type=Texts).choices
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        choices = []
+        choices = ()
     texts = [choice.text or (choice.message.content if choice.message else None) for choice in choices]
     record.completion_tokens = sum(estimate_tokens(text) for text in texts if isinstance(text, str))
 

@@ -12,6 +12,8 @@ Source: RFC 9110, sections 6.4.1 and 15.2; RFC 9112, sections 4, 6.1, 6.3 and 9.
 
 from __future__ import annotations
 
+from typing import Any
+
 import httptools
 
 from gateway.errors import UpstreamBroken
@@ -38,7 +40,7 @@ class Answers:
 
     def __init__(self) -> None:
         """Expect nothing yet."""
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._barren = 0
@@ -102,7 +104,7 @@ class Answers:
 
     def close(self) -> None:
         """Let go of the parser, which refers to this and is referred to."""
-        del self._parser
+        self._parser = None
 
     # What httptools tells, from within `feed`.
 

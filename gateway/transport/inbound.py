@@ -33,22 +33,27 @@ class Inbound:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_connection", "_fields", "_head", "_late", "_size", "_waiter", "bodiless",
-        "complete", "ended", "gone", "headers", "keep_alive", "method", "on_gone", "on_pause", "on_resume",
-        "path", "query", "started", "task", "version",
+        "_body", "_chunked", "_connection", "_head", "_late", "_size", "_waiter", "bodiless",
+        "complete", "ended", "fields", "gone", "header", "headers", "keep_alive", "method",
+        "on_gone", "on_pause", "on_resume", "path", "query", "started", "task", "version",
     )  # fmt: skip
 
     def __init__(
         self, connection: Connection, method: str, target: bytes, headers: list[tuple[bytes, bytes]],
-        version: str, *, keep_alive: bool,
+        fields: dict[bytes, bytes], version: str, *, keep_alive: bool,
     ) -> None:  # fmt: skip
-        """*headers* have lower-case names; *target* is in origin form."""
+        """*headers* have lower-case names; *fields* are their last values; *target* is in origin form."""
         self._connection = connection
         self.method = method
-        path, _, self.query = target.partition(b"?")
-        text = path.decode("ascii")
+        self.query = b""
+        if b"?" in target:
+            target, _, self.query = target.partition(b"?")
+        text = target.decode("ascii")
         self.path = unquote(text) if "%" in text else text
         self.headers = headers
+        self.fields = fields
+        self.header: Callable[[bytes], bytes | None] = fields.get
+        """The last request header of a name (lower case), or None."""
         self.version = version
         self.keep_alive = keep_alive
         self.complete = False
@@ -63,20 +68,12 @@ class Inbound:
         self.on_gone: Callable[[], object] | None = None
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
-        self._fields: dict[bytes, bytes] | None = None
         self._body: list[bytes] = []
         self._size = 0
         self._late = False
         self._waiter: asyncio.Future[None] | None = None
         self._head: bytes | None = None
         self._chunked = False
-
-    def header(self, name: bytes) -> bytes | None:
-        """The last request header *name* (lower case), or None."""
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = dict(self.headers)
-        return fields.get(name)
 
     def whole(self, limit: int) -> bytes | None:
         """The whole body, once, if it is there already and within *limit*; None: wait for it with `body`."""
@@ -117,29 +114,29 @@ class Inbound:
             ready: further header lines, as `lines_of` makes them.
         """
         self.started = True
-        lines = [
-            _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status,
-            self._connection.default_head(),
-            ready,
-            lines_of(headers),
-        ]
+        framing = b""
         if status in _BODILESS:
             self.bodiless = True
         elif length is not None:
-            lines.append(b"content-length: %d\r\n" % length)
+            framing = b"content-length: %d\r\n" % length
         elif self.version == "1.1":
             self._chunked = not self.bodiless
-            lines.append(b"transfer-encoding: chunked\r\n")
+            framing = b"transfer-encoding: chunked\r\n"
         else:
             self.keep_alive = False
         if not self.complete:
             self.keep_alive = False
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+            framing += b"connection: close\r\n"
         elif self.version == "1.0":
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        self._head = b"".join(lines)
+            framing += b"connection: keep-alive\r\n"
+        self._head = b"%b%b%b%b%b\r\n" % (
+            _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status,
+            self._connection.default_head(),
+            ready,
+            lines_of(headers),
+            framing,
+        )
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
@@ -199,13 +196,15 @@ class Inbound:
         """For the connection: a piece of the body arrived; returns the bytes so far."""
         self._size += len(data)
         self._body.append(data)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         return self._size
 
     def finished(self) -> None:
         """For the connection: the body is whole."""
         self.complete = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def lost(self) -> None:
         """For the connection: the client is gone."""

@@ -48,7 +48,7 @@ class TransportReply:
 
     # For whoever takes the body.
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """
         The body as it arrives, once; pieces that came together come as one.
 
@@ -57,15 +57,17 @@ class TransportReply:
             UpstreamBroken: the connection ended before the body did.
             UpstreamTooLarge: the body passed the size bound.
         """
-        while True:
-            if self._pieces:
-                yield self._take()
-            elif self._ended:
+        return _Chunks(self)
+
+    async def next(self) -> bytes:
+        """The next chunk; empty at the end. Raises as `chunks`."""
+        while not self._pieces:
+            if self._ended:
                 if self._error is not None:
                     raise self._error
-                return
-            else:
-                await self._wait(on_data=True)
+                return b""
+            await self._wait(on_data=True)
+        return self._take()
 
     async def read(self, limit: int) -> bytes:
         """
@@ -200,6 +202,24 @@ class TransportReply:
         if self._held and self._connection is not None:
             self._held = False
             self._connection.unhold(by_reader=False)
+
+
+class _Chunks:
+    """Not an async generator, which must be closed and cannot be compiled."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, reply: TransportReply) -> None:
+        self._reply = reply
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._reply.next()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 def too_large(limit: int) -> UpstreamTooLarge:

@@ -232,14 +232,29 @@ class Connection(asyncio.Protocol):
         if self._reading is not None:
             return  # a head made by `_stay`
         version = parser.get_http_version()
-        self._head_bytes = self._body_bytes = 0
-        self._refusal = self._refusal or _problem(
-            self._target, self._fields, version, self._site.bounds.max_head_bytes
+        target, headers = self._target, self._fields
+        fields = dict(headers)
+        usual = (
+            len(fields) == len(headers) <= _MAX_FIELDS
+            and b"host" in fields
+            and b"transfer-encoding" not in fields
+            and version == "1.1"
+            and target[:1] == b"/"
+            and target.isascii()
+            and b"#" not in target
+            and 0 < self._head_bytes <= self._site.bounds.max_head_bytes
         )
-        if self._refusal is not None:
-            return
+        self._head_bytes = self._body_bytes = 0
+        if not usual or self._refusal is not None:
+            self._refusal = self._refusal or _problem(
+                target, headers, version, self._site.bounds.max_head_bytes
+            )
+            if self._refusal is not None:
+                return
+            target = _origin_form(target)
+        method = parser.get_method()
         inbound = Inbound(
-            self, parser.get_method().decode("ascii"), _origin_form(self._target), self._fields, version,
+            self, "POST" if method == b"POST" else method.decode("ascii"), target, headers, fields, version,
             keep_alive=parser.should_keep_alive(),
         )  # fmt: skip
         self._reading = inbound
@@ -388,7 +403,7 @@ class Connection(asyncio.Protocol):
             return
         code = {408: "request_timeout", 431: "request_too_large"}.get(status, "invalid_request")
         body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
-        inbound = Inbound(self, "POST", b"/", [], "1.1", keep_alive=False)
+        inbound = Inbound(self, "POST", b"/", [], {}, "1.1", keep_alive=False)
         inbound.complete = True
         self._active = inbound
         data = msgspec.json.encode(body)

@@ -117,6 +117,10 @@ class FixedSources:
     directs: Mapping[str, Target] = field(default_factory=dict)
     embedders: Mapping[str, Embedder] = field(default_factory=dict)
 
+    def known(self, model: str) -> Target | None:
+        del model
+        return None
+
     async def direct(self, model: str) -> Target:
         if model not in self.directs:
             raise UnknownModel(f"no provider for {model!r}", param="model")

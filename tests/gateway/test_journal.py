@@ -38,7 +38,7 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A process of its own that writes a journal."""
     head = (
         "import os, signal, sys, resource\nfrom pathlib import Path\n"
-        "from gateway.controlplane import segments\nfrom gateway.dataplane.journal import Journal\n"
+        "from gateway.controlplane import segments\nfrom gateway.dataplane.journal import Journal, stored\n"
         "from tests.gateway.test_journal import record\nfolder = Path(sys.argv[1])\n"
         "lock = segments.hold(folder, 'usage_child')\njournal = Journal(folder, 'usage_child')\n"
     )
@@ -57,7 +57,7 @@ def test_what_was_appended_survives_kill_9(tmp_path: Path) -> None:
 def test_a_record_that_the_disk_took_half_is_written_whole_later(tmp_path: Path) -> None:
     done = run(
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "limit = int(2.5 * len(journal._encode(record(0))))  # a file takes two records and a half\n"
+        "limit = int(2.5 * len(journal._encode(stored(record(0)))))  # a file takes two records and a half\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
         "for i in range(3): journal.append(record(i))\n"
         "print(journal.waiting, journal.problem)\njournal.append(record(3))\nprint(journal.waiting)\n"

@@ -96,10 +96,10 @@ def test_a_refusal_says_which_limit_of_whom_and_when_to_come_back() -> None:
     assert second.headers == (
         (b"x-ratelimit-limit-requests", b"2"),
         (b"x-ratelimit-remaining-requests", b"0"),
-        (b"x-ratelimit-reset-requests", b"1m0.5s"),
+        (b"x-ratelimit-reset-requests", b"1m1s"),
         (b"x-ratelimit-limit-tokens", b"1000"),
         (b"x-ratelimit-remaining-tokens", b"400"),
-        (b"x-ratelimit-reset-tokens", b"1m0.5s"),
+        (b"x-ratelimit-reset-tokens", b"1m1s"),
     )
     first.settle(100, 0)
     error = refused(limiter, subjects, 100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -21,7 +20,7 @@ def test_money_and_tokens_are_summed_by_what_was_asked_for(line: CommandLine) ->
         used(1, key, team="web", model="openai/x", release="support", status=200),
         used(2, key, team="web", model="vllm/y", release="vllm/*", cost_microusd=None, status=200),
         used(3, "key_gone", model="openai/x", release="support", cost_microusd=1_000_000, status=200),
-        replace(used(4, key, cost_microusd=5), at=long_ago),
+        used(4, key, cost_microusd=5)._replace(at=long_ago),
     )
     assert line.text("usage").splitlines() == [
         f"{'KEY':36}  REQUESTS  FAILED  PROMPT  CACHED  COMPLETION  USD       UNPRICED",
