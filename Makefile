@@ -1,6 +1,6 @@
 # Needs python3.11 or newer, make and the Python package index; everything else it brings itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports tests clients setup clean
+.PHONY: help demo test check lint types imports tests compiled wheel clients setup clean
 SHELL := /bin/sh
 
 UV_VERSION := 0.13.9
@@ -17,7 +17,7 @@ help: ## Show the targets
 demo: setup ## Set up, then run the main job; DEMO_FLAGS="--exit --json" are passed on
 	@$(BIN)/sluicegate demo $(DEMO_FLAGS)
 
-test: setup lint types imports tests ## Set up, then run everything CI runs
+test: setup lint types imports tests compiled ## Set up, then run everything CI runs
 
 check: test ## The same as test
 
@@ -38,6 +38,12 @@ clients: ## The official Node client, for its tests; skipped without npm
 tests: setup clients ## The tests alone; PYTEST_FLAGS are passed on
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
+compiled: setup ## The gateway's tests against its compiled modules; skipped without a C compiler
+	@sh .ci/compiled
+
+wheel: $(UV) ## A wheel with the busiest modules compiled, in dist/; needs a C compiler and Python's headers
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(UV) build --quiet --python .uv/bin/python
+
 setup: .venv/.ready ## A virtual environment with exactly the locked dependencies
 
 .venv/.ready: pyproject.toml uv.lock | $(UV)
@@ -51,4 +57,4 @@ $(UV):
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) >&2 || { rm -rf .uv; exit 1; }
 
 clean: ## Remove what make made
-	rm -rf .venv .uv .demo
+	rm -rf .venv .uv .demo .compiled dist

@@ -39,6 +39,8 @@ _BUDGETED: tuple[SubjectKind, ...] = ("key", "team")
 _LOCK = "drain"
 _REFUSED = "refused.json-lines"
 _ASK_AGAIN_S = 0.02
+_BREATH_S = 0.001
+"""Between two batches: where there is one core, requests wait for a batch, not for a journal."""
 _MOST_READS = 20
 _log = logging.getLogger(__name__)
 
@@ -132,6 +134,7 @@ class Ledger:
             try:
                 for entries in segments.batches(path):
                     self._store(entries)
+                    time.sleep(_BREATH_S)
                 path.unlink(missing_ok=True)
             except OSError as error:  # of this file; the others may be well
                 failed = error

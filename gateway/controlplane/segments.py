@@ -14,9 +14,8 @@ import msgspec
 from gateway.dataplane.journal import OPEN_SUFFIX, SUFFIX
 from registry.entities import UsageEntry
 
-_BATCH = 2048
-_AT_ONCE = 256
-"""Records that are decoded at once. Meanwhile nothing else runs: a quarter of a millisecond."""
+_BATCH = 256
+"""Records that are decoded at once, during which nothing else runs: a quarter of a millisecond."""
 _LOCK_SUFFIX = ".lock"
 _DECODER = msgspec.json.Decoder(UsageEntry)
 _log = logging.getLogger(__name__)
@@ -54,18 +53,12 @@ def batches(path: Path) -> Iterator[list[UsageEntry]]:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return
-    batch: list[UsageEntry] = []
-    for start in range(0, len(lines), _AT_ONCE):
-        some = lines[start : start + _AT_ONCE]
+    for start in range(0, len(lines), _BATCH):
+        some = lines[start : start + _BATCH]
         try:
-            batch += _DECODER.decode_lines(b"".join(some))
+            yield _DECODER.decode_lines(b"".join(some))
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            batch += _one_by_one(path, start, some)
-        if len(batch) >= _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            yield list(_one_by_one(path, start, some))
 
 
 def _one_by_one(path: Path, start: int, lines: list[bytes]) -> Iterator[UsageEntry]:

@@ -25,7 +25,7 @@ _ARRIVALS = 8
 _FAR_TOO_LONG = 10.0
 _LOOK_EVERY_S = 0.004
 """A turn that is measured is followed by another, which costs as much as a system call."""
-_PATIENCE_S = 0.05
+_PATIENCE_S = 0.03
 """A burst may last this long."""
 _STEP = 1.05
 _LEAST = 8
@@ -128,6 +128,8 @@ class Admission:
 
     def _recover(self, now_s: float) -> None:
         if now_s >= self._calm_at:
-            self.limit = float(self._max)
+            # Not all at once: whoever was told to come back in a second comes back together.
+            self.limit = min(self._max, self.limit * 2)
+            self._calm_at = now_s + _CALM_S
         elif self.in_flight >= 0.8 * self.limit:
             self.limit = min(self._max, self.limit * _STEP + 1)

@@ -245,10 +245,8 @@ class Inbound:
         if self.gone:
             raise ClientGone
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self._waiter  # where this is cancelled, nobody is left to be woken
+        self._waiter = None
         if self.gone:
             raise ClientGone
 

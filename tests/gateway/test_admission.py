@@ -70,7 +70,7 @@ def measure(admission: Admission, turns: list[tuple[float, int]], every_s: float
 
 def test_a_burst_is_no_overload() -> None:
     admission = Admission(1000, 0.01)
-    measure(admission, [(0.04, 100)] * 4 + [(0.001, 3)] * 4 + [(0.04, 100)] * 4)
+    measure(admission, [(0.04, 100)] * 3 + [(0.001, 3)] * 4 + [(0.04, 100)] * 3)
     assert not admission.overloaded
 
 
@@ -78,7 +78,7 @@ def test_long_turns_that_arrivals_cause_lower_the_limit_in_proportion() -> None:
     def check() -> None:
         admission = Admission(1000, 0.01)
         entered(admission, "a" * 400)
-        measure(admission, [(0.02, 100)] * 7)
+        measure(admission, [(0.02, 100)] * 4)
         assert admission.limit == 200
         measure(admission, [(0.02, 100)] * 20)
         assert admission.limit == 8
@@ -108,6 +108,9 @@ def test_the_limit_rises_again_when_turns_are_short() -> None:
         for _ in range(35):
             admission.leave("a")
         admission.measured(0.001, 1, 1000)
+        assert admission.limit == 2 * (low * 1.05 + 1)
+        for second in range(10):
+            admission.measured(0.001, 1, 1001 + second)
         assert not admission.overloaded
 
     within_a_loop(check)

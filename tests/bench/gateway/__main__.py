@@ -25,7 +25,10 @@ def tables(
     context: typer.Context,
     *,
     only: Annotated[
-        str, typer.Option(help="Comma-separated: nginx,sluicegate,tensorzero,portkey,litellm.")
+        str,
+        typer.Option(
+            help="Comma-separated: nginx,sluicegate,sluicegate-compiled,tensorzero,portkey,litellm."
+        ),
     ] = "",
     scenarios: Annotated[str, typer.Option(help="Comma-separated, such as plain-16,streams-50,steady.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="One short round, for plausibility.")] = False,
@@ -34,6 +37,7 @@ def tables(
     chunk_delay_ms: Annotated[float, typer.Option(help="Pace of each stream; 0: as fast as it goes.")] = 10.0,
     cache: options.Cache = options.DEFAULT_CACHE,
     python: options.Python = options.DEFAULT_PYTHON,
+    compiled: options.Compiled = None,
     sluicegate_args: options.Serve = "",
     sluicegate_env: options.Env = None,
     json_file: options.JsonFile = None,
@@ -49,7 +53,8 @@ def tables(
         found = [scenario for scenario in found if scenario.name in scenarios.split(",")]
     own = options.sluicegate_contender(python, sluicegate_args, sluicegate_env)
     facts = machine.facts()
-    outcome = speed.run(options.chosen(only, own), found, plan, cache)
+    more = options.compiled_contender(compiled)
+    outcome = speed.run(options.chosen(only, own, *more), found, plan, cache)
     _publish(
         report.markdown(outcome, found, facts), report.plain_json(outcome, facts), json_file, markdown_file
     )
@@ -59,7 +64,8 @@ def tables(
 def collapse_command(
     *,
     connections: Annotated[str, typer.Option(help="Steps, comma-separated.")] = "16,32,64,128,256,512",
-    seconds: Annotated[float, typer.Option(help="Load of each step.")] = 8.0,
+    seconds: Annotated[float, typer.Option(help="Load of each step.")] = 5.0,
+    rounds: Annotated[int, typer.Option(help="Turns of all steps.")] = 5,
     latency_ms: Annotated[float, typer.Option(help="What the upstream takes for each answer.")] = 0.0,
     pause_s: Annotated[
         float, typer.Option(help="A refused client waits as Retry-After says, at most this long.")
@@ -74,7 +80,8 @@ def collapse_command(
 ) -> None:
     """Goodput, refusals and latency from few to many closed-loop clients."""
     own = options.sluicegate_contender(python, sluicegate_args, sluicegate_env)
-    load = collapse.Load([int(step) for step in connections.split(",")], seconds, latency_ms, pause_s)
+    steps_of = [int(step) for step in connections.split(",")]
+    load = collapse.Load(steps_of, seconds, latency_ms, pause_s, rounds)
     facts = machine.facts()
     steps = collapse.run(options.chosen(only, own), load, cache)
     _publish(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.bench.gateway import processes
@@ -22,6 +24,7 @@ class Load:
     seconds: float
     latency_ms: float
     pause_s: float
+    rounds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,10 @@ class Step:
 
 
 def run(contenders: Sequence[Contender], load: Load, cache: Path) -> list[Step]:
-    """Every contender through every step, fewest clients first, after two seconds of warm-up."""
+    """
+    Every contender through every step, fewest clients first, after two seconds of warm-up, and all again
+    for each further round: the median of the rounds counts, as a shared machine is slower at times.
+    """
     steps = []
     with standing(cache, need_wrk=False) as stand:
         for contender in contenders:
@@ -53,12 +59,40 @@ def run(contenders: Sequence[Contender], load: Load, cache: Path) -> list[Step]:
             with answering(stand, contender) as target:
                 stand.script(latency_ms=load.latency_ms)
                 _measure(stand, target, 16, 2.0, load)
-                for count in load.connections:
-                    step = _measure(stand, target, count, load.seconds, load)
-                    say(f"{target.name} {count}: {step.goodput:.0f}/s, refused {step.refused_per_s:.0f}/s")
-                    steps.append(step)
-                    processes.settle(target.pid)
+                rounds: list[list[Step]] = []
+                for _ in range(load.rounds):
+                    found: list[Step] = []
+                    rounds.append(found)
+                    for count in load.connections:
+                        step = _measure(stand, target, count, load.seconds, load)
+                        say(
+                            f"{target.name} {count}: {step.goodput:.0f}/s, refused {step.refused_per_s:.0f}/s"
+                        )
+                        found.append(step)
+                        processes.settle(target.pid)
+                steps += [_median(same) for same in zip(*rounds, strict=True)]
     return steps
+
+
+def _median(same: Sequence[Step]) -> Step:
+    """One step over several rounds: medians, and sums of what was counted."""
+
+    def middle(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return median(known) if known else None
+
+    first = same[0]
+    return replace(
+        first,
+        goodput=median(step.goodput for step in same),
+        refused_per_s=median(step.refused_per_s for step in same),
+        admitted={key: middle(step.admitted[key] for step in same) for key in first.admitted},
+        refused={key: middle(step.refused[key] for step in same) for key in first.refused},
+        statuses=sum((Counter(step.statuses) for step in same), Counter[str]()),
+        errors=sum((Counter(step.errors) for step in same), Counter[str]()),
+        cpu_us=middle(step.cpu_us for step in same),
+        load_busy=median(step.load_busy for step in same),
+    )
 
 
 def _measure(stand: Stand, target: Running, count: int, seconds: float, load: Load) -> Step:
@@ -99,7 +133,7 @@ def markdown(steps: Sequence[Step], load: Load, machine: Mapping[str, str]) -> s
     method = (
         "Closed loop: each client sends again as soon as it has its answer; a refused one (429, 503) first "
         f"waits as `Retry-After` says, at most {load.pause_s:g} s. The upstream takes {load.latency_ms:g} "
-        f"ms. Every step lasts {load.seconds:g} s."
+        f"ms. Every step lasts {load.seconds:g} s; medians of {load.rounds} rounds."
     )
     parts = ["\n".join(f"- {key}: `{value}`" for key, value in machine.items()), method]
     headings = [

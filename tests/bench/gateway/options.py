@@ -16,6 +16,10 @@ from tests.bench.gateway.contenders.base import Contender
 
 Cache = Annotated[Path, typer.Option(help="Folder that keeps what is installed.")]
 Python = Annotated[Path, typer.Option(help="Interpreter of the environment that Sluicegate runs in.")]
+Compiled = Annotated[
+    Path | None,
+    typer.Option(help="Interpreter of one that holds a wheel of `make wheel`; measured beside the other."),
+]
 Serve = Annotated[str, typer.Option(help="Words after `gateway serve`, such as '--workers 2'.")]
 Env = Annotated[list[str] | None, typer.Option(help="NAME=VALUE for Sluicegate; may be repeated.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write every figure of every round here.")]
@@ -31,7 +35,12 @@ def sluicegate_contender(python: Path, serve: str, env: Sequence[str] | None) ->
     return sluicegate.contender(python.absolute(), serve=shlex.split(serve), env=pairs)
 
 
-def chosen(only: str, own: Contender) -> list[Contender]:
+def compiled_contender(python: Path | None) -> list[Contender]:
+    """The same gateway from a compiled wheel, where there is one."""
+    return [] if python is None else [sluicegate.contender(python.absolute(), name="sluicegate-compiled")]
+
+
+def chosen(only: str, own: Contender, *more: Contender) -> list[Contender]:
     """
     The contenders named in *only*, all when it is empty.
 
@@ -40,7 +49,7 @@ def chosen(only: str, own: Contender) -> list[Contender]:
     """
     known = {
         contender.name: contender
-        for contender in (nginx.NGINX, own, tensorzero.TENSORZERO, portkey.PORTKEY, litellm.LITELLM)
+        for contender in (nginx.NGINX, own, *more, tensorzero.TENSORZERO, portkey.PORTKEY, litellm.LITELLM)
     }
     names = [name.strip() for name in only.split(",") if name.strip()] or list(known)
     for name in names:

@@ -27,7 +27,13 @@ _LIMITS = {
 }  # fmt: skip
 
 
-def contender(python: Path, *, serve: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Contender:
+def contender(
+    python: Path,
+    *,
+    serve: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    name: str = "sluicegate",
+) -> Contender:
     """Sluicegate of the environment of *python*, with *serve* after `gateway serve` and *env* on top."""
     script = python.parent / "gateway"
     extra = dict(env or {})
@@ -52,9 +58,7 @@ def contender(python: Path, *, serve: Sequence[str] = (), env: Mapping[str, str]
         key = _key(script, environ, place.folder)
         return Launch(command, Door(port, MODEL, bearer(key)), own)
 
-    return Contender(
-        "sluicegate", version, launch, "hashed virtual key, four limits, price, metrics, usage journal"
-    )
+    return Contender(name, version, launch, "hashed virtual key, four limits, price, metrics, usage journal")
 
 
 def has_option(
