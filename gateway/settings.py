@@ -104,7 +104,7 @@ class GatewaySettings:
     """Larger request heads are refused with 431."""
     max_in_flight: int = 4096
     """Requests at the same time in each process; more are answered 503."""
-    max_lag_ms: float = 2.5
+    max_lag_ms: float = 3.0
     """How long one turn of the event loop may take when many requests arrive; beyond it fewer are let in,
     and the others answered 503 at once."""
     limits_store: str = ""

@@ -3,9 +3,9 @@ Whether this process can take another request, asked before anything is spent on
 
 Two bounds. `max_in_flight` bounds memory. The other bounds delay: the time one turn of the event loop
 takes is what every request waits for, several times. When turns are long because requests arrive faster
-than they can be served, the number in flight is lowered in proportion, and raised again slowly: additive
-increase, multiplicative decrease. Long turns with few arrivals, such as many streams that run, are no
-reason to refuse anybody until they are ten times too long.
+than they can be served, the number in flight is lowered in proportion, and raised again step by step.
+A burst of a few hundred requests is let in whole. Long turns with few arrivals, such as many streams that
+run, are no reason to refuse anybody until they are ten times too long.
 
 Under either bound a tenant that uses less than half of an equal share is let in.
 
@@ -25,8 +25,8 @@ _ARRIVALS = 8
 _FAR_TOO_LONG = 10.0
 _LOOK_EVERY_S = 0.004
 """A turn that is measured is followed by another, which costs as much as a system call."""
-_PATIENCE_S = 0.03
-"""A burst may last this long."""
+_BURST = 256
+"""So many may arrive at once after a time that was calm."""
 _STEP = 1.05
 _LEAST = 8
 _CALM_S = 1.0
@@ -36,7 +36,7 @@ class Admission:
     """Counts what is in flight, for each tenant. Owned by one event loop."""
 
     __slots__ = (
-        "_armed", "_arrivals", "_bad_since", "_calm_at", "_loop", "_max", "_max_lag_s", "_next_look_s",
+        "_armed", "_arrivals", "_burst", "_calm_at", "_loop", "_max", "_max_lag_s", "_next_look_s",
         "_tenants", "_turn_began", "in_flight", "lag_s", "limit", "refused",
     )  # fmt: skip
 
@@ -56,7 +56,8 @@ class Admission:
         self._next_look_s = 0.0
         self._arrivals = 0
         self._turn_began = 0.0
-        self._bad_since: float | None = None
+        self._burst = 0
+        """Requests since the last turn that was short enough."""
         self._calm_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -68,6 +69,7 @@ class Admission:
             Overloaded: there is no room; nothing was counted.
         """
         self._arrivals += 1
+        self._burst += 1
         if not self._armed and monotonic() >= self._next_look_s:
             self._armed = True
             if self._loop is None:
@@ -115,13 +117,11 @@ class Admission:
         self.lag_s = lag_s
         bad = lag_s > self._max_lag_s * (1.0 if arrivals >= _ARRIVALS else _FAR_TOO_LONG)
         if not bad:
-            self._bad_since = None
+            self._burst = 0
             if self.limit < self._max:
                 self._recover(now_s)
             return
-        if self._bad_since is None:
-            self._bad_since = now_s
-        if self.limit < self._max or now_s - self._bad_since >= _PATIENCE_S:
+        if self.limit < self._max or self._burst > _BURST:
             ratio = max(0.5, self._max_lag_s / lag_s)
             self.limit = max(_LEAST, min(self.limit, self.in_flight) * ratio)
             self._calm_at = now_s + _CALM_S

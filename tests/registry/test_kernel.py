@@ -11,7 +11,7 @@ from registry import parse, settings
 from registry.artifacts import Artifacts
 from registry.entities import PromptContent, PromptMessage
 from registry.errors import BadInput, BadRef, BadSettings, BadTemplate, NotFound, VersionTampered
-from registry.ids import digest, digest_bytes, is_digest, sortable_id
+from registry.ids import SortableIds, digest, digest_bytes, is_digest, sortable_id
 from registry.prompts import parse_file, write_file
 from registry.refs import Ref, parse_ref
 from registry.settings import RegistrySettings
@@ -78,6 +78,17 @@ def test_ids_sort_by_time() -> None:
     from datetime import timedelta
 
     assert sortable_id("x", NOW) < sortable_id("x", NOW + timedelta(milliseconds=1))
+
+
+def test_ids_made_many_at_a_time_are_the_same_kind_and_never_the_same() -> None:
+    ids = SortableIds("x")
+    seconds = NOW.timestamp()
+    made = [ids.next(seconds + number // 50 / 1000) for number in range(1000)]
+    assert len(set(made)) == 1000
+    assert {(len(one), one[:12]) for one in made[:50]} == {(28, sortable_id("x", NOW)[:12])}
+    assert all(set(one[2:]) <= set("0123456789abcdefghjkmnpqrstvwxyz") for one in made)
+    assert [one[:12] for one in made] == sorted(one[:12] for one in made)
+    assert len({one[12:] for one in made}) == 1000
 
 
 @dataclass(frozen=True)

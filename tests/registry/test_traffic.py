@@ -103,6 +103,17 @@ def test_sums_equal_the_records_however_often_batches_are_delivered(
             assert {row["key"]: row["cost_microusd"] for row in rows} == costs
 
 
+@pytest.mark.parametrize("known", [0, 299, 555])
+def test_of_many_records_only_those_that_are_new_are_stored(workspace: Workspace, known: int) -> None:
+    """More than one statement takes, in several sizes of statements."""
+    many = [entry(number) for number in range(556)]
+    with workspace.writing() as connection:
+        assert traffic.record(connection, many[known : known + 1]) == 1
+        assert traffic.record(connection, many) == 555
+        assert traffic.spent(connection, "key", "key_a", "2026-03-01T00:00:00.000000Z") == 556 * 7
+        assert len(traffic.stored(connection, [one.request_id for one in many])) == 556
+
+
 def test_a_record_twice_in_one_batch_counts_once(workspace: Workspace) -> None:
     with workspace.writing() as connection:
         revision = db.revision(connection)
