@@ -27,6 +27,8 @@ _LOOK_EVERY_S = 0.004
 """A turn that is measured is followed by another, which costs as much as a system call."""
 _BURST = 256
 """So many may arrive at once after a time that was calm."""
+_PAUSE_S = 0.1
+"""Without arrivals: what comes after it is another burst."""
 _STEP = 1.05
 _LEAST = 8
 _CALM_S = 1.0
@@ -70,8 +72,10 @@ class Admission:
         """
         self._arrivals += 1
         self._burst += 1
-        if not self._armed and monotonic() >= self._next_look_s:
+        if not self._armed and (now_s := monotonic()) >= self._next_look_s:
             self._armed = True
+            if now_s >= self._next_look_s + _PAUSE_S:
+                self._burst = 1
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._begin_turn)

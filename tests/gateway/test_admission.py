@@ -157,3 +157,22 @@ def test_what_enters_and_leaves_is_counted(moves: list[tuple[str, bool]], bound:
         assert admission.in_flight == 0
 
     within_a_loop(check)
+
+
+def test_bursts_with_a_pause_between_are_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("gateway.dataplane.admission.monotonic", lambda: now[0])
+
+    async def check() -> None:
+        admission = Admission(1000, 0.003)
+        for _ in range(5):
+            entered(admission, "a" * 200)
+            await asyncio.sleep(0)
+            now[0] += 0.05  # one long turn
+            await asyncio.sleep(0)
+            assert (admission.lag_s > 0.04, admission.overloaded) == (True, False)
+            for _ in range(200):
+                admission.leave("a")
+            now[0] += 0.6
+
+    asyncio.run(check())
