@@ -24,7 +24,7 @@ from gateway.dataplane.request import (
     wants_stream,
     wants_usage,
 )
-from gateway.dataplane.reserve import reserve
+from gateway.dataplane.reserve import reserve, reserve_now
 from gateway.dataplane.resolve import resolve, resolve_now
 from gateway.dataplane.screen import screen_body
 from gateway.dataplane.services import Services
@@ -92,7 +92,8 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
         raise InvalidRequest(message, param="prompt")
     stream = wants_stream(body)
     began_s = exchange.elapsed_s()
-    waiting = reserve(exchange, services, body=body, size=len(data), model=first(route), generates=True)
+    size, model = len(data), first(route)
+    waiting = reserve_now(exchange, services, body=body, size=size, model=model, generates=True)
     if waiting is not None:
         await waiting
     reserved_s = exchange.elapsed_s()
@@ -123,9 +124,7 @@ async def _embed(exchange: Exchange, services: Services, data: bytes) -> None:
     if route.digest:
         message = f"release {route.name!r} has no index, so there is no embedder to answer with"
         raise InvalidRequest(message, param="model")
-    waiting = reserve(exchange, services, body=body, size=len(data), model=first(route))
-    if waiting is not None:
-        await waiting
+    await reserve(exchange, services, body=body, size=len(data), model=first(route))
     outgoing = _Outgoing(body, stream=False, wanted=Wanted(prompt_tokens=-(-len(data) // 4)))
     await _relay(exchange, route, outgoing, services)
 

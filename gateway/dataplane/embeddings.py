@@ -45,9 +45,7 @@ async def answer_locally(exchange: Exchange, body: Body, services: Services) -> 
                 body = await screen_body(route.input, body, services.work, exchange.record.findings)
     if embedder is None:
         return False
-    waiting = reserve(exchange, services)
-    if waiting is not None:
-        await waiting
+    await reserve(exchange, services)
     texts = _texts(body, services.limits.max_batch_rows)
     encoding = field(body, "encoding_format", _TEXT) or "float"
     if encoding not in ("float", "base64"):

@@ -111,12 +111,9 @@ class Exchange:
 
     def respond(self, status: int, body: bytes, headers: Headers = (_JSON,)) -> None:
         """Send a whole answer."""
-        record = self.record
-        record.status = status
-        if not self._closed:
-            self._closed = True
-            record.duration_s = record.first_byte_s = time.perf_counter() - self.started_s
-            self._close(self)
+        self.record.status = status
+        self.record.first_byte_s = time.perf_counter() - self.started_s
+        self.close()
         self._start(status, headers, len(body))
         if self.copy is not None:
             self.copy.append(body)

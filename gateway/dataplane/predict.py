@@ -164,9 +164,7 @@ async def _predictor(exchange: Exchange, model: str, services: Services) -> tupl
         raise InvalidRequest(message, param="model")
     if route.predictor is None:
         raise NotReady
-    waiting = reserve(exchange, services)
-    if waiting is not None:
-        await waiting
+    await reserve(exchange, services)
     return route, route.predictor
 
 

@@ -21,7 +21,16 @@ _NOTHING: Body = {}
 _TEXT, _NUMBER = msgspec.json.Decoder(str | None), msgspec.json.Decoder(int | None)
 
 
-def reserve(
+async def reserve(
+    exchange: Exchange, services: Services, *, body: Body = _NOTHING, size: int = 0, model: str = ""
+) -> None:
+    """`reserve_now` for what writes nothing, with the waiting done. Raises the same."""
+    waiting = reserve_now(exchange, services, body=body, size=size, model=model)
+    if waiting is not None:
+        await waiting
+
+
+def reserve_now(
     exchange: Exchange,
     services: Services,
     *,

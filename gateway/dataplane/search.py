@@ -38,9 +38,7 @@ async def search(exchange: Exchange, services: Services) -> None:
         raise UnknownModel(message)
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
     route = await resolve(exchange, name, services)
-    waiting = reserve(exchange, services)
-    if waiting is not None:
-        await waiting
+    await reserve(exchange, services)
     if route.retriever is None:
         message = f"release {route.name!r} has no index to search"
         raise InvalidRequest(message, param="model")

@@ -135,9 +135,7 @@ class Answers:
         elif status < 200:
             self._interim += 1
             if status == 101 or coded or self.length or self._interim > _MAX_INTERIM:
-                self.error = UpstreamBroken(
-                    "the model switched protocols, or sent interim answers without end"
-                )
+                self.error = UpstreamBroken(_INTERIM)
         else:
             empty = self._bodiless or status in (204, 304)
             self._keep = parser.should_keep_alive() and not (status == 204 and (coded or self.length))
