@@ -132,7 +132,7 @@ def predict(
     from registry.workspace import open_workspace
 
     with open_workspace() as workspace:
-        with workspace.reading() as connection:
+        with workspace.viewing("versions.show") as connection:
             version, content = models.get(connection, parse_ref(ref))
         predictor = load_predictor(content, workspace.artifacts, threads=threads)
     named = list(_rows(source, [feature.name for feature in content.features]))
@@ -170,7 +170,7 @@ def list_models(*, as_json: Json = False) -> None:
     from registry.ids import short
     from registry.workspace import open_workspace
 
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("versions.show") as connection:
         found = versions.listing(connection, "model")
     value = {
         "ok": True,
@@ -236,10 +236,8 @@ def _register(workspace: Workspace, name: str, trained: Trained, meta: Mapping[s
     from registry import models
     from registry.clock import utc_now
 
-    with workspace.writing() as connection:
-        version = models.push(
-            connection, name, trained.content, actor=terminal.actor(), now=utc_now(), meta=meta
-        )
+    with workspace.acting("models.push") as (connection, who):
+        version = models.push(connection, name, trained.content, actor=who, now=utc_now(), meta=meta)
     return {
         "ok": True,
         "ref": f"{version.name}:{version.number}",

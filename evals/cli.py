@@ -14,7 +14,7 @@ from registry import evaluations, evidence, terminal
 from registry.clock import to_text, utc_now
 from registry.errors import BadInput, EvidenceExpired, NotFound
 from registry.ids import digest, short
-from registry.terminal import Json, actor, command_group, show, table
+from registry.terminal import Json, command_group, show, table
 from registry.workspace import open_workspace
 
 application = command_group("Judge a release on what users get, with intervals, and file signed evidence.")
@@ -84,7 +84,6 @@ def run_suite(  # noqa: PLR0913 - one parameter for each option
                 checks,
                 machine.report(done),
                 valid_hours=hours,
-                actor=actor(),
                 now=utc_now(),
             )
     report = machine.report(done, filed)
@@ -123,7 +122,7 @@ def push(file: SuiteFile, *, as_json: Json = False) -> None:
     loaded = suite.read(file)
     with open_workspace() as workspace:
         dataset = suite.load_dataset(loaded, file.parent, workspace)
-        kept, data = register(workspace, loaded, dataset, actor=actor(), now=utc_now())
+        kept, data = register(workspace, loaded, dataset, now=utc_now())
     versions = {"suite": kept, "dataset": data}
     answer: dict[str, Any] = {"ok": True}
     for kind, version in versions.items():
@@ -139,7 +138,7 @@ def list_runs(
     as_json: Json = False,
 ) -> None:
     """List the runs that filed evidence, newest first."""
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("runs.list") as connection:
         runs = evaluations.runs(connection, limit=limit)
     rows = [
         (run["id"], run["at"][:19], _named(run), _suite(run), run["verdict"], short(run["evidence"] or "-"))
@@ -157,7 +156,7 @@ def show_run(
     as_json: Json = False,
 ) -> None:
     """Print the report of an earlier run."""
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("runs.list") as connection:
         known = evaluations.runs(connection, limit=10_000)
     found = [row for row in known if row["id"].startswith(run)]
     if len(found) != 1:
@@ -186,7 +185,7 @@ def verify(
         raise BadInput(f"{envelope}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{envelope}: an envelope is one JSON object")
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("runs.list") as connection:
         claim = evidence.verify(connection, content)
     now = utc_now()
     if not claim.valid_from <= now < claim.valid_until:

@@ -29,10 +29,10 @@ class Filed:
 
 
 def register(
-    workspace: Workspace, suite: EvalSuite, dataset: Dataset, *, actor: str, now: datetime
+    workspace: Workspace, suite: EvalSuite, dataset: Dataset, *, now: datetime
 ) -> tuple[Version, Version]:
     """The suite and its dataset as versions. Idempotent: equal content, same versions."""
-    with workspace.writing() as connection:
+    with workspace.acting("suites.push") as (connection, who):
         kept = dataset.version or datasets.push(
             connection,
             workspace.artifacts,
@@ -40,11 +40,11 @@ def register(
             dataset.rows,
             source=dataset.source,
             licence=dataset.licence,
-            actor=actor,
+            actor=who,
             now=now,
         )
         content = content_of(suite, kept.digest)
-        return suites.push(connection, suite.name, content, actor=actor, now=now), kept
+        return suites.push(connection, suite.name, content, actor=who, now=now), kept
 
 
 def file(
@@ -54,7 +54,6 @@ def file(
     summary: Mapping[str, Any],
     *,
     valid_hours: float,
-    actor: str,
     now: datetime,
 ) -> Filed:
     """
@@ -71,12 +70,12 @@ def file(
         BadInput: *valid_hours* is not positive, or the key file is no Ed25519 key.
         StoreUnavailable: the registry cannot be written.
     """
-    suite, dataset = register(workspace, run.suite, run.dataset, actor=actor, now=now)
-    key = evidence.load_or_create_key(workspace.settings.signing_key)
+    suite, dataset = register(workspace, run.suite, run.dataset, now=now)
+    signer = workspace.evidence_signer
     release = run.subjects.candidate.version
     baseline = run.subjects.baseline
-    with workspace.writing() as connection:
-        evidence.trust_first(connection, key.public_key(), actor=actor, now=now)
+    with workspace.acting("evidence.file") as (connection, who):
+        evidence.trust_first(connection, signer.public_key(), actor=who, now=now)
         gate_policy, _ = policies.gate_for(connection, release.name)
         statement = evidence.statement(
             release=release,
@@ -96,6 +95,6 @@ def file(
                 "code": code_digest(),
             },
         )
-        envelope = evidence.sign(statement, key)
-        digest = evaluations.submit(connection, envelope, actor=actor, now=now, summary=summary)
+        envelope = evidence.sign(statement, signer)
+        digest = evaluations.submit(connection, envelope, actor=who, now=now, summary=summary)
     return Filed(digest, envelope, suite, dataset)

@@ -128,6 +128,8 @@ class Telemetry:
         self._phases = {phase: _Histogram(_PHASE_SECONDS) for phase in ("admit", "guard", "upstream")}
         self._findings: dict[tuple[str, ...], int] = {}
         self._limited: dict[str, int] = {}
+        self._variants: dict[tuple[str, str, str], list[int]] = {}
+        """(release, variant, outcome) → requests, prompt tokens, completion tokens, milliseconds."""
         self._registry = CollectorRegistry()
         self._registry.register(_Collected(self._counted))
         self._registry.register(_Collected(lambda: _gauges(state, gauges or Gauges())))
@@ -147,6 +149,8 @@ class Telemetry:
             self._note_upstream(row, record)
         elif record.prompt_tokens:
             row.tokens[0] += record.prompt_tokens
+        if record.variant:
+            self._note_variant(record)
         if record.limited:
             self._limited[record.limited] = self._limited.get(record.limited, 0) + 1
         for finding in record.findings:
@@ -157,6 +161,18 @@ class Telemetry:
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def _note_variant(self, record: UsageRecord) -> None:
+        outcome = "error" if record.error or record.status >= 400 else "ok"
+        key = (record.release, record.variant, outcome)
+        sums = self._variants.get(key)
+        if sums is None and len(self._variants) < _MAX_SERIES:
+            sums = self._variants[key] = [0, 0, 0, 0]
+        if sums is not None:
+            sums[0] += 1
+            sums[1] += record.prompt_tokens
+            sums[2] += record.completion_tokens
+            sums[3] += round(record.duration_s * 1000)
 
     def _new(self, key: tuple[str, str, str]) -> _Row:
         if len(self._rows) >= _MAX_SERIES:
@@ -224,6 +240,9 @@ class Telemetry:
                 for place, direction in enumerate(("prompt", "completion", "cached", "reasoning"))
             ),
         )  # fmt: skip
+        for place, (name, text) in enumerate(_VARIANT_COUNTERS):
+            yield _counter(name, text, ("release", "variant", "outcome"),
+                           {key: sums[place] for key, sums in self._variants.items()})  # fmt: skip
         yield _counter("sluicegate_limited", "Requests refused by a limit.", ("rule",),
                        {(rule,): count for rule, count in self._limited.items()})  # fmt: skip
         yield _counter("sluicegate_guardrail", "What guardrails found, and what was done about it.",
@@ -252,6 +271,12 @@ _HISTOGRAMS: tuple[tuple[str, str, Callable[[_Row], _Histogram]], ...] = (
     ("sluicegate_output_tokens_per_second", "Tokens of a stream over its whole time.",
      lambda row: row.tokens_per_s),
 )  # fmt: skip
+_VARIANT_COUNTERS = (
+    ("sluicegate_variant_requests", "Requests answered with each prompt of a release that has several."),
+    ("sluicegate_variant_prompt_tokens", "Tokens that they read."),
+    ("sluicegate_variant_completion_tokens", "Tokens that they wrote."),
+    ("sluicegate_variant_milliseconds", "Time that they took."),
+)
 _COUNTERS: tuple[tuple[str, str, str, Callable[[_Row], int]], ...] = (
     ("sluicegate_cost_microusd", "Money, in millionths of a dollar.", "model", lambda row: row.microusd),
     ("sluicegate_unpriced_requests", "Requests of models without a price.", "model",

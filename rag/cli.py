@@ -82,8 +82,8 @@ def build_command(
                 on_progress=on_progress,
                 batch_size=options.batch_size,
             )
-        with workspace.writing() as connection:
-            version = indexes.push(connection, name, built.content, actor=terminal.actor(), now=utc_now())
+        with workspace.acting("indexes.push") as (connection, who):
+            version = indexes.push(connection, name, built.content, actor=who, now=utc_now())
     result = {
         "ref": f"{name}:{version.number}",
         "name": name,
@@ -117,7 +117,7 @@ def search_command(
 
     options = settings.load("rag", RagSettings)
     with open_workspace() as workspace:
-        with workspace.reading() as connection:
+        with workspace.viewing("versions.show") as connection:
             version, content = indexes.get(connection, parse_ref(ref))
         retriever = open_retriever(
             content,
@@ -154,7 +154,7 @@ def list_command(as_json: Json = False) -> None:  # noqa: FBT002
     options = settings.load("rag", RagSettings)
     with open_workspace() as workspace:
         home = workspace.settings.home
-        with workspace.reading() as connection:
+        with workspace.viewing("versions.show") as connection:
             found = [
                 (version, indexes.content_of(version)) for version in versions.listing(connection, "index")
             ]

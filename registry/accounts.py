@@ -11,7 +11,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, RowMapping, insert, or_, select, update
 
-from registry import tables
+from registry import audit, tables
 from registry.clock import from_text, to_text
 from registry.db import bump_revision
 from registry.entities import ApiKey, Limits
@@ -36,6 +36,7 @@ def create_key(
     team: str = "",
     limits: Limits | None = None,
     account: str = "",
+    actor: str = "registry",
     now: datetime,
 ) -> tuple[ApiKey, str]:
     """
@@ -82,6 +83,7 @@ def create_key(
             account=key.account,
         )
     )
+    _record(connection, "api-key.create", key, actor, now)
     bump_revision(connection)
     return key, secret
 
@@ -91,19 +93,21 @@ def list_keys(connection: Connection) -> list[ApiKey]:
     return [_key(row) for row in connection.execute(select(_TABLE).order_by(_TABLE.c.id)).mappings()]
 
 
-def revoke_key(connection: Connection, key_id: str, *, now: datetime) -> ApiKey:
+def revoke_key(connection: Connection, key_id: str, *, actor: str = "registry", now: datetime) -> ApiKey:
     """
     End a key now. Idempotent: the first revocation's time stays.
 
     Raises:
         NotFound: no key has this id.
     """
-    connection.execute(
+    ended = connection.execute(
         update(_TABLE)
         .where(_TABLE.c.id == key_id, _TABLE.c.revoked_at.is_(None))
         .values(revoked_at=to_text(now))
     )
     key = get_key(connection, key_id)
+    if ended.rowcount:
+        _record(connection, "api-key.revoke", key, actor, now)
     bump_revision(connection)
     return key
 
@@ -130,6 +134,7 @@ def update_key(
     team: str | None = None,
     limits: Limits | None = None,
     expires_at: datetime | Literal["never"] | None = None,
+    actor: str = "registry",
     now: datetime,
 ) -> ApiKey:
     """
@@ -163,12 +168,14 @@ def update_key(
             .where(_TABLE.c.id == key_id)
             .values(expires_at=to_text(until) if until is not None else None)
         )
+    changed = get_key(connection, key_id)
+    _record(connection, "api-key.update", changed, actor, now)
     bump_revision(connection)
-    return get_key(connection, key_id)
+    return changed
 
 
 def rotate_key(
-    connection: Connection, key_id: str, *, overlap: timedelta, now: datetime
+    connection: Connection, key_id: str, *, overlap: timedelta, actor: str = "registry", now: datetime
 ) -> tuple[ApiKey, str]:
     """
     Make a key with the same account, scopes, limits and expiry; returns it as `create_key` does.
@@ -192,10 +199,11 @@ def rotate_key(
         raise BadInput(message)
     made = create_key(
         connection, old.name, models=old.models, expires_at=old.expires_at, routes=old.routes, team=old.team,
-        limits=old.limits, account=old.account, now=now,
+        limits=old.limits, account=old.account, actor=actor, now=now,
     )  # fmt: skip
     ends = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)
     connection.execute(update(_TABLE).where(_TABLE.c.id == key_id).values(expires_at=to_text(ends)))
+    _record(connection, "api-key.rotate", get_key(connection, key_id), actor, now)
     return made
 
 
@@ -231,6 +239,19 @@ def check_key(name: str, models: Sequence[str], routes: Sequence[str], team: str
         raise BadInput(message)
     if team:
         check_name(team, "team")
+
+
+def _record(connection: Connection, action: str, key: ApiKey, actor: str, now: datetime) -> None:
+    body = {
+        "name": key.name,
+        "account": key.account,
+        "models": list(key.models),
+        "routes": list(key.routes),
+        "team": key.team,
+        "limits": json.loads(limits_to_json(key.limits)),
+        "expires_at": to_text(key.expires_at) if key.expires_at else None,
+    }
+    audit.append(connection, action, f"api-key/{key.id}", body, actor=actor, now=now)
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:

@@ -1,8 +1,9 @@
 """
-Engines and transactions.
+Engines and transactions, on SQLite and PostgreSQL alike.
 
 SQLite runs in WAL mode with `synchronous=FULL`: a transaction that returned survives a crash of
-the process or of the machine. Writers take the write lock when they begin, so none fails halfway.
+the process or of the machine. Writers take the write lock when they begin, so none fails halfway; in
+PostgreSQL that is an advisory lock of the whole registry, and readers see one state throughout.
 """
 
 from __future__ import annotations
@@ -28,16 +29,21 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
 
 from registry import tables
-from registry.errors import BadSettings, StoreUnavailable
+from registry.errors import BadSettings, MissingExtra, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30
 _MIGRATING = threading.Lock()
 """Alembic keeps its context in the process: one migration at a time."""
-HEAD = "0002"
-"""The migration this code expects; `migrations/` brings an older database here."""
+HEAD = "0003"
+"""
+The migration this code expects; `migrations/` brings an older database here. A newer one is used as it is, as
+long as its `schema_floor` says that this code may.
+"""
+_WRITERS_LOCK = 0x51_75_69_63_65
+_UNREACHABLE = (OperationalError, InterfaceError)
 
 
 def connect(url: str) -> Engine:
@@ -46,10 +52,14 @@ def connect(url: str) -> Engine:
 
     Raises:
         BadSettings: the URL cannot be understood.
-        StoreUnavailable: the database cannot be opened or migrated.
+        MissingExtra: the driver for PostgreSQL is not installed.
+        StoreUnavailable: the database cannot be opened or migrated, or is of a release that this one cannot
+            work with.
     """
     try:
         parsed = make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
     except ArgumentError as error:
         message = "registry.database_url is not a database URL such as sqlite:///registry.db"
         raise BadSettings(message) from error
@@ -57,19 +67,26 @@ def connect(url: str) -> Engine:
     try:
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = create_engine(
-            parsed, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": 10}
-        )
         if sqlite:
+            engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
             event.listen(engine, "connect", _on_sqlite_connect)
             event.listen(engine, "begin", _on_sqlite_begin)
+        else:
+            engine = create_engine(
+                parsed, connect_args=_LINK, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S
+            )
+            event.listen(engine, "connect", _on_postgresql_connect)
         with _MIGRATING:
             version = _schema_version(engine)
             if version is None:
                 _create(engine)
-            elif version != HEAD:
+            elif version < HEAD:
                 _migrate(engine)
-    except (OperationalError, OSError) as error:
+            elif version > HEAD:
+                _require_floor(engine, version)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"{error.name} is missing; pip install 'sluicegate[postgres]'") from error
+    except (*_UNREACHABLE, OSError) as error:
         shown = parsed.render_as_string(hide_password=True)
         raise StoreUnavailable(f"the registry at {shown} cannot be opened: {_cause(error)}") from error
     return engine
@@ -84,9 +101,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
         StoreUnavailable: the database did not answer.
     """
     try:
-        with engine.connect() as connection, connection.begin():
-            yield connection
-    except OperationalError as error:
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+    except _UNREACHABLE as error:
         raise StoreUnavailable(f"the registry did not answer: {_cause(error)}") from error
 
 
@@ -100,8 +120,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     try:
         with engine.connect().execution_options(sluicegate_write=True) as connection, connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
             yield connection
-    except OperationalError as error:
+    except _UNREACHABLE as error:
         raise StoreUnavailable(f"the registry did not answer: {_cause(error)}") from error
 
 
@@ -143,7 +165,21 @@ def _create(engine: Engine) -> None:
         version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
         version.create(connection)
         connection.execute(insert(version).values(version_num=HEAD))
-        connection.execute(insert(tables.state).values(key="revision", value=1))
+        floor = {"key": "schema_floor", "value": int(HEAD)}
+        connection.execute(insert(tables.state), [{"key": "revision", "value": 1}, floor])
+
+
+def _require_floor(engine: Engine, version: str) -> None:
+    """Refuse a newer schema unless it says that code of this age may work with it."""
+    state = tables.state
+    with reading(engine) as connection:
+        floor = connection.execute(select(state.c.value).where(state.c.key == "schema_floor")).scalar()
+    if floor is None or floor > int(HEAD):
+        message = (
+            f"the registry has schema {version}, which needs a newer Sluicegate than this one "
+            f"(schema {HEAD}); upgrade this installation"
+        )
+        raise StoreUnavailable(message)
 
 
 def _migrate(engine: Engine) -> None:
@@ -159,6 +195,24 @@ def _migrate(engine: Engine) -> None:
     except (IntegrityError, StoreUnavailable):
         if _schema_version(engine) != HEAD:  # else another process migrated first
             raise
+
+
+_LINK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "sluicegate",
+}
+"""A server that is gone is noticed within half a minute, even when it says nothing."""
+
+
+def _on_postgresql_connect(connection: Any, _record: object) -> None:  # noqa: ANN401
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_S}s'")
+        cursor.execute("SET idle_in_transaction_session_timeout = '300s'")
+    connection.commit()
 
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:  # noqa: ANN401

@@ -11,13 +11,20 @@ Errors of the registry, and the root of every Sluicegate error.
     ├── MissingExtra          an optional dependency is not installed
     ├── VersionTampered       stored bytes no longer match their digest
     ├── StoreUnavailable      the database cannot be read or written
+    ├── Unauthorized          the registry has users, and no valid token was given
+    ├── Forbidden             the user's role does not allow this
+    ├── AuditTampered         the audit chain or its anchor does not hold
     └── PromotionRefused      an alias that live traffic uses may not move
         ├── EvidenceMissing       no evidence names this release
         ├── EvidenceMismatch      evidence is for other bytes
         ├── EvidenceTampered      the signature does not cover the statement
         ├── EvidenceUntrusted     signed by a key that is not trusted
         ├── EvidenceExpired       outside its validity window
+        ├── EvidenceReplayed      it moved this alias before, and that was rolled back
+        ├── EvidenceSuperseded    withdrawn, or newer evidence takes its place
         ├── GateNotPassed         evidence says fail or inconclusive
+        ├── ApprovalMissing       fewer people approved than the gate policy asks for
+        ├── RecordTampered        a row is not what the audit chain says was written
         ├── AliasMoved            another promotion won the race
         └── NothingToRollBack     the alias has no earlier release
 
@@ -96,6 +103,24 @@ class StoreUnavailable(PlatformError):
     code = "store_unavailable"
 
 
+class Unauthorized(PlatformError):
+    """This registry has users. Set SLUICEGATE_TOKEN to the token of one; `registry users` makes them."""
+
+    code = "unauthorized"
+
+
+class Forbidden(PlatformError):
+    """The role of this user does not allow that. Ask an admin of the registry."""
+
+    code = "forbidden"
+
+
+class AuditTampered(PlatformError):
+    """The audit chain does not hold. Nothing is written until `registry audit verify` finds no fault."""
+
+    code = "audit_tampered"
+
+
 class PromotionRefused(PlatformError):
     """The alias did not move."""
 
@@ -130,6 +155,30 @@ class EvidenceExpired(PromotionRefused):
     """The evidence is outside its validity window. Run `evals run` again."""
 
     code = "evidence_expired"
+
+
+class EvidenceReplayed(PromotionRefused):
+    """This evidence moved the alias before, and the move was rolled back. Run `evals run` again."""
+
+    code = "evidence_replayed"
+
+
+class EvidenceSuperseded(PromotionRefused):
+    """The evidence was withdrawn, or other evidence took its place. Run `evals run` again."""
+
+    code = "evidence_superseded"
+
+
+class ApprovalMissing(PromotionRefused):
+    """The gate policy asks for approvals that are not there. See `registry approvals list`."""
+
+    code = "approval_missing"
+
+
+class RecordTampered(PromotionRefused):
+    """A row of the database was changed behind the registry. `registry audit verify` says which."""
+
+    code = "record_tampered"
 
 
 class GateNotPassed(PromotionRefused):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from registry import tables
+from registry import audit, tables
 from registry.clock import to_text
-from registry.errors import NotFound
-from registry.evidence import claim
+from registry.errors import EvidenceTampered, NotFound, RecordTampered
+from registry.evidence import Claim, claim
 from registry.ids import canonical, digest, sortable_id
 
 _EVIDENCE, _RUNS = tables.evidence, tables.eval_runs
@@ -45,6 +45,8 @@ def submit(
             envelope=canonical(envelope).decode(),
             received_at=to_text(now),
             received_from=actor,
+            release_digest=said.release,
+            valid_from=to_text(said.valid_from),
         )
     )
     connection.execute(
@@ -58,22 +60,101 @@ def submit(
             at=to_text(now),
         )
     )
+    audit.append(
+        connection,
+        "evidence.file",
+        target(said.release, identity),
+        _recorded(said, None),
+        actor=actor,
+        now=now,
+    )
     return identity
 
 
-def envelopes(connection: Connection, release_name: str, limit: int = 200) -> list[tuple[str, Any]]:
+def withdraw(connection: Connection, identity: str, *, reason: str, actor: str, now: datetime) -> None:
     """
-    The evidence on file for a release name, newest first: (digest on file, envelope).
+    Take back evidence: it justifies nothing any more. It stays on file. Idempotent.
+
+    Raises:
+        NotFound: no such evidence.
+    """
+    row = connection.execute(select(_EVIDENCE).where(_EVIDENCE.c.digest == identity)).mappings().first()
+    if row is None:
+        raise NotFound(f"no evidence {identity} in the registry")
+    if row["withdrawn_at"] is not None:
+        return
+    at = to_text(now)
+    connection.execute(update(_EVIDENCE).where(_EVIDENCE.c.digest == identity).values(withdrawn_at=at))
+    said = claim(_parsed(row["envelope"]))
+    body = _recorded(said, at) | {"reason": reason}
+    audit.append(connection, "evidence.withdraw", target(said.release, identity), body, actor=actor, now=now)
+
+
+def target(release_digest: str, identity: str) -> str:
+    """What the audit chain calls a piece of evidence; that of one release sorts together."""
+    return f"evidence/{release_digest}/{identity}"
+
+
+def envelopes(
+    connection: Connection, release_name: str, limit: int = 200, *, digest_of: str | None = None
+) -> list[tuple[str, Any]]:
+    """
+    The evidence on file for a release name that is not withdrawn, newest first: (digest on file, envelope).
 
     The digest is the one recorded at filing; a changed envelope no longer has it.
+
+    Args:
+        digest_of: only evidence about this very release.
     """
-    query = (
-        select(_EVIDENCE)
-        .where(_EVIDENCE.c.release_name == release_name)
-        .order_by(_EVIDENCE.c.received_at.desc(), _EVIDENCE.c.digest)
-        .limit(limit)
-    )
+    query = select(_EVIDENCE).where(_EVIDENCE.c.withdrawn_at.is_(None))
+    if digest_of is None:
+        query = query.where(_EVIDENCE.c.release_name == release_name)
+    else:
+        query = query.where(_EVIDENCE.c.release_digest == digest_of)
+    query = query.order_by(_EVIDENCE.c.valid_from.desc(), _EVIDENCE.c.digest).limit(limit)
     return [(row["digest"], _parsed(row["envelope"])) for row in connection.execute(query).mappings()]
+
+
+def withdrawn(connection: Connection, release_digest: str) -> set[str]:
+    """Digests of the evidence about this very release that was withdrawn."""
+    query = select(_EVIDENCE.c.digest).where(
+        _EVIDENCE.c.release_digest == release_digest, _EVIDENCE.c.withdrawn_at.is_not(None)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def require_complete(connection: Connection, release_digest: str) -> None:
+    """
+    Check that the evidence about a release is all that was ever filed, unchanged.
+
+    Raises:
+        RecordTampered: evidence was removed, added or brought back behind the registry.
+    """
+    query = select(_EVIDENCE).where(_EVIDENCE.c.release_digest == release_digest)
+    held = {}
+    for row in connection.execute(query).mappings():
+        held[target(release_digest, row["digest"])] = row["withdrawn_at"] is not None
+    known = {}
+    prefix = target(release_digest, "")
+    for name, action in audit.actions(connection, prefix):
+        known[name] = action == "evidence.withdraw"
+    if held != known:
+        message = (
+            f"the evidence about {release_digest} is not what was filed; `registry audit verify` says more"
+        )
+        raise RecordTampered(message)
+
+
+def protected(connection: Connection) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """(target, body) of every row that the audit chain vouches for; None where only the target is known."""
+    for row in connection.execute(select(_EVIDENCE)).mappings():
+        said = _readable(row)
+        if said is None:
+            yield target(row["release_digest"], row["digest"]), None
+        elif row["withdrawn_at"] is None:
+            yield target(row["release_digest"], row["digest"]), _recorded(said, None)
+        else:
+            yield target(row["release_digest"], row["digest"]), None
 
 
 def get_envelope(connection: Connection, identity: str) -> Any:  # noqa: ANN401
@@ -92,6 +173,22 @@ def runs(connection: Connection, release_digest: str | None = None, limit: int =
         query = query.where(_RUNS.c.release_digest == release_digest)
     rows = connection.execute(query).mappings()
     return [{**row, "summary": json.loads(row["summary"])} for row in rows]
+
+
+def _recorded(said: Claim, withdrawn_at: str | None) -> dict[str, Any]:
+    return {
+        "release": said.release,
+        "suite": said.suite_name,
+        "verdict": said.verdict,
+        "withdrawn_at": withdrawn_at,
+    }
+
+
+def _readable(row: RowMapping) -> Claim | None:
+    try:
+        return claim(_parsed(row["envelope"]))
+    except EvidenceTampered:
+        return None
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401

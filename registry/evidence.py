@@ -2,7 +2,9 @@
 Evidence: an in-toto statement about one release, in a DSSE envelope signed with Ed25519.
 
 Sources: in-toto attestation framework, Statement v1; DSSE v1.0 (`PAE` is its pre-authentication
-encoding). The predicate follows the shape proposed there for evaluation results.
+encoding). The predicate follows the shape proposed there for evaluation results (in-toto/attestation, pull
+request 575: claims of metric, threshold, passed and sample size; harness; assurance level), which is not
+settled, so it has a name of our own; what promotion needs beyond it stands beside.
 """
 
 from __future__ import annotations
@@ -10,27 +12,27 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
-from registry import tables
+from registry import audit, tables
 from registry.clock import from_text, to_text
 from registry.entities import Verdict, Version
 from registry.errors import BadInput, EvidenceTampered, EvidenceUntrusted, NotFound
-from registry.ids import PREFIX, canonical, digest, digest_bytes, is_digest
+from registry.ids import PREFIX, canonical, digest, is_digest
+from registry.signing import Signer, key_id, pem, read_public_key
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "urn:sluicegate:eval-result:v0.1"
+PREDICATE_TYPE = "urn:sluicegate:eval-result:v0.2"
+_KNOWN_TYPES = frozenset({PREDICATE_TYPE, "urn:sluicegate:eval-result:v0.1"})
+_MOST_KEYS = 1000
 _KEYS = tables.trusted_keys
 
 
@@ -51,6 +53,13 @@ class Claim:
     valid_until: datetime
     envelope: str
     """Digest of the envelope."""
+    dataset_name: str = ""
+    judges: tuple[tuple[str, str], ...] = ()
+    """(name, digest) of every judge whose scores it rests on."""
+    supersedes: tuple[str, ...] = ()
+    """Digests of the envelopes it takes the place of."""
+    signer: str = ""
+    """Id of the key that signed it; empty until that is verified."""
 
 
 def statement(
@@ -67,30 +76,43 @@ def statement(
     now: datetime,
     valid_hours: float,
     evaluator: Mapping[str, Any],
+    judges: Sequence[Version] = (),
+    supersedes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """
     The in-toto statement that binds *verdict* to exactly these digests.
 
     Args:
-        checks: one mapping a check: metric, value, interval, threshold, verdict.
+        checks: one mapping a check: metric, comparator, threshold, value, low, high, n, verdict.
         valid_hours: from *now*; must be positive.
-        evaluator: name and version of the evaluator, commit of the suite's repository.
+        evaluator: name and version of the evaluator, its digest, commit of the suite's repository.
+        judges: whose scores it rests on.
+        supersedes: digests of envelopes about this release that it takes the place of.
+
+    Raises:
+        BadInput: *valid_hours* is not positive, or something superseded is no digest.
     """
     if valid_hours <= 0:
         raise BadInput(f"valid_hours is {valid_hours}; evidence must be valid for some time")
+    for older in supersedes:
+        if not is_digest(older):
+            raise BadInput(f"supersedes: {older!r} is not the digest of an envelope")
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": f"release/{release.name}", "digest": _sha256(release.digest)}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
-            "evaluator": dict(evaluator),
+            "assuranceLevel": "self_attested",
+            "harness": dict(evaluator),
             "suite": _resource(suite),
             "dataset": _resource(dataset),
+            "judges": [_resource(judge) for judge in judges],
             "baseline": _resource(baseline) if baseline else None,
             "gatePolicy": _resource(gate_policy) if gate_policy else None,
             "verdict": verdict,
             "samples": samples,
-            "checks": [dict(check) for check in checks],
+            "claims": [_stated(check, samples) for check in checks],
+            "supersedes": sorted(supersedes),
             "startedOn": to_text(started),
             "finishedOn": to_text(now),
             "validFrom": to_text(now),
@@ -99,37 +121,7 @@ def statement(
     }
 
 
-def load_or_create_key(path: Path) -> Ed25519PrivateKey:
-    """
-    The private key at *path*; made there, readable by its owner alone, when there is none.
-
-    Raises:
-        BadInput: the file is not an Ed25519 private key in PEM.
-    """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        aside = path.with_suffix(f".{os.getpid()}.new")
-        aside.touch(mode=0o600, exist_ok=False)
-        aside.write_bytes(made)
-        try:
-            os.link(aside, path)
-        except FileExistsError:  # another process was first: its key counts
-            made = b""
-        finally:
-            aside.unlink()
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path}: cannot be read as a private key in PEM") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BadInput(f"{path}: holds a {type(key).__name__}, not an Ed25519 key")
-    return key
-
-
-def sign(content: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
+def sign(content: Mapping[str, Any], key: Signer | Ed25519PrivateKey) -> dict[str, Any]:
     """The DSSE envelope of a statement, signed with *key*."""
     payload = canonical(content)
     return {
@@ -141,50 +133,68 @@ def sign(content: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
     }
 
 
-def key_id(key: Ed25519PublicKey) -> str:
-    """The id of a public key: the digest of its 32 raw bytes."""
-    return digest_bytes(key.public_bytes_raw())
-
-
 def trust(connection: Connection, key: Ed25519PublicKey, *, actor: str, now: datetime) -> str:
-    """Accept evidence signed by *key* from now on; returns its id. Idempotent."""
+    """
+    Accept evidence signed by *key* from now on; returns its id. Idempotent.
+
+    Raises:
+        BadInput: the key was revoked; a revoked key is never trusted again.
+    """
     identity = key_id(key)
-    if connection.execute(select(_KEYS).where(_KEYS.c.key_id == identity)).first() is None:
-        text = key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode()
-        row = {"key_id": identity, "public_key": text, "added_at": to_text(now), "added_by": actor}
+    known = connection.execute(select(_KEYS).where(_KEYS.c.key_id == identity)).mappings().first()
+    if known is not None and known["revoked_at"] is not None:
+        raise BadInput(f"{identity} was revoked at {known['revoked_at'][:19]}; make another key")
+    if known is None:
+        row = {"key_id": identity, "public_key": pem(key), "added_at": to_text(now), "added_by": actor}
         connection.execute(insert(_KEYS).values(row))
+        _record(connection, "key.trust", identity, actor=actor, now=now)
     return identity
 
 
 def trust_first(connection: Connection, key: Ed25519PublicKey, *, actor: str, now: datetime) -> bool:
-    """Trust *key* when the registry trusts no key yet; whether it is trusted now because of that."""
-    if connection.execute(select(func.count()).select_from(_KEYS)).scalar_one():
-        return False
+    """
+    Trust *key* when the registry has neither trusted keys nor users yet, as on a laptop; whether it is now.
+
+    Where there are users an admin says whose evidence counts.
+    """
+    for table in (_KEYS, tables.users):
+        if connection.execute(select(func.count()).select_from(table)).scalar_one():
+            return False
     trust(connection, key, actor=actor, now=now)
     return True
 
 
-def revoke(connection: Connection, identity: str, *, now: datetime) -> None:
+def revoke(connection: Connection, identity: str, *, actor: str, now: datetime) -> None:
     """
     Stop accepting evidence signed by that key, whenever it was signed.
 
     Raises:
         NotFound: no trusted key has this id.
     """
-    changed = connection.execute(
-        update(_KEYS)
-        .where(_KEYS.c.key_id == identity, _KEYS.c.revoked_at.is_(None))
-        .values(revoked_at=to_text(now))
-    )
-    if not changed.rowcount:
-        raise NotFound(f"no trusted, unrevoked key {identity}; `registry keys list` shows them")
+    _end(connection, identity, "revoked_at", now)
+    _record(connection, "key.revoke", identity, actor=actor, now=now)
+
+
+def retire(connection: Connection, identity: str, *, actor: str, now: datetime) -> None:
+    """
+    Stop accepting what that key signs from now on; what it signed before keeps its worth.
+
+    Raises:
+        NotFound: no trusted key has this id, or it is retired already.
+    """
+    _end(connection, identity, "retired_at", now)
+    _record(connection, "key.retire", identity, actor=actor, now=now)
 
 
 def trusted(connection: Connection) -> list[dict[str, Any]]:
-    """Every signing key ever trusted, with when it was added and revoked."""
-    return [dict(row) for row in connection.execute(select(_KEYS).order_by(_KEYS.c.added_at)).mappings()]
+    """Every signing key ever trusted, with when it was added, retired and revoked."""
+    query = select(_KEYS).order_by(_KEYS.c.added_at, _KEYS.c.key_id).limit(_MOST_KEYS)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def protected(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
+    """(target, body) of every row here that the audit chain vouches for."""
+    return [(f"evidence-key/{row['key_id']}", _recorded(row)) for row in trusted(connection)]
 
 
 def verify(connection: Connection, envelope: Mapping[str, Any]) -> Claim:
@@ -193,25 +203,39 @@ def verify(connection: Connection, envelope: Mapping[str, Any]) -> Claim:
 
     Raises:
         EvidenceTampered: the envelope is malformed or no signature covers its payload.
-        EvidenceUntrusted: the signing key is unknown or revoked.
+        EvidenceUntrusted: the signing key is unknown or revoked, or was retired before it signed.
+        RecordTampered: the key was not trusted through the registry.
     """
     payload, signatures = open_envelope(envelope)
     known = {row["key_id"]: row for row in trusted(connection)}
+    states = []
     for signature in signatures:
         row = known.get(signature["keyid"])
         if row is None or row["revoked_at"] is not None:
+            states.append("not trusted by this registry" if row is None else "revoked")
             continue
-        public = serialization.load_pem_public_key(row["public_key"].encode())
-        assert isinstance(public, Ed25519PublicKey)  # noqa: S101 - `trust` stores no other
-        try:
-            public.verify(_decode(signature["sig"]), _pae(payload))
-        except InvalidSignature as error:
-            raise EvidenceTampered from error
-        return claim(envelope)
-    revoked = any(known.get(s["keyid"], {}).get("revoked_at") for s in signatures)
+        check_signature(payload, signature, row["public_key"].encode())
+        audit.require(connection, f"evidence-key/{row['key_id']}", _recorded(row))
+        said = replace(claim(envelope), signer=row["key_id"])
+        if row["retired_at"] is None or said.valid_from < from_text(row["retired_at"]):
+            return said
+        states.append("retired since before it signed this")
     names = ", ".join(s["keyid"] for s in signatures)
-    state = "revoked" if revoked else "not trusted by this registry"
-    raise EvidenceUntrusted(f"the evidence is signed by {names}, which is {state}")
+    raise EvidenceUntrusted(f"the evidence is signed by {names}, which is {', '.join(states)}")
+
+
+def check_signature(payload: bytes, signature: Mapping[str, str], public_key: bytes) -> None:
+    """
+    Check one signature of an envelope over its *payload* with a public key in PEM.
+
+    Raises:
+        EvidenceTampered: it does not fit.
+    """
+    key = read_public_key(public_key, f"key {signature['keyid']}")
+    try:
+        key.verify(_decode(signature["sig"]), _pae(payload))
+    except InvalidSignature as error:
+        raise EvidenceTampered from error
 
 
 def open_envelope(envelope: Mapping[str, Any]) -> tuple[bytes, list[Mapping[str, str]]]:
@@ -256,14 +280,43 @@ def claim(envelope: Mapping[str, Any]) -> Claim:
             valid_from=from_text(predicate["validFrom"]),
             valid_until=from_text(predicate["validUntil"]),
             envelope=digest(envelope),
+            dataset_name=predicate["dataset"]["name"],
+            judges=tuple((judge["name"], _sha(judge)) for judge in predicate.get("judges", ())),
+            supersedes=tuple(map(str, predicate.get("supersedes", ()))),
         )
     except (KeyError, TypeError, ValueError, BadInput) as error:
         raise EvidenceTampered("the evidence's payload is not a statement of an evaluation") from error
-    if (content["_type"], content["predicateType"], kind) != (STATEMENT_TYPE, PREDICATE_TYPE, "release"):
+    stated = content["_type"] == STATEMENT_TYPE and content["predicateType"] in _KNOWN_TYPES
+    if not stated or kind != "release":
         raise EvidenceTampered("the evidence is a statement of another type")
     if not is_digest(result.release):
         raise EvidenceTampered("the evidence's subject has no SHA-256 digest")
     return result
+
+
+def _end(connection: Connection, identity: str, column: str, now: datetime) -> None:
+    held = (_KEYS.c.key_id == identity) & _KEYS.c.revoked_at.is_(None) & _KEYS.c[column].is_(None)
+    if not connection.execute(update(_KEYS).where(held).values({column: to_text(now)})).rowcount:
+        raise NotFound(f"no trusted key {identity} that this could end; `registry keys list` shows them")
+
+
+def _record(connection: Connection, action: str, identity: str, *, actor: str, now: datetime) -> None:
+    row = connection.execute(select(_KEYS).where(_KEYS.c.key_id == identity)).mappings().one()
+    audit.append(connection, action, f"evidence-key/{identity}", _recorded(row), actor=actor, now=now)
+
+
+def _recorded(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    return {name: row[name] for name in ("public_key", "revoked_at", "retired_at")}
+
+
+def _stated(check: Mapping[str, Any], samples: int) -> dict[str, Any]:
+    """A check as a claim: its own keys, and those of the proposed shape."""
+    passed = check.get("verdict") == "pass" if "verdict" in check else None
+    return {"sampleSize": check.get("n", samples), "passed": passed, **check}
+
+
+def _sha(resource: Mapping[str, Any]) -> str:
+    return PREFIX + str(resource["digest"]["sha256"])
 
 
 def _optional(resource: Mapping[str, Any] | None) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from registry import parse, tables
+from registry import audit, parse, tables
+from registry.clock import utc_now
 from registry.db import bump_revision
 from registry.entities import LimitRule, Limits
 from registry.errors import BadInput, NotFound
@@ -19,7 +21,9 @@ _KINDS = ("team", "user", "session", "model")
 _MAX_SUBJECT = 200
 
 
-def set_rule(connection: Connection, rule: LimitRule) -> bool:
+def set_rule(
+    connection: Connection, rule: LimitRule, *, actor: str = "", now: datetime | None = None
+) -> bool:
     """
     Set the limits of a subject, in the place of what it had; returns whether anything changed.
 
@@ -44,11 +48,14 @@ def set_rule(connection: Connection, rule: LimitRule) -> bool:
         connection.execute(insert(_TABLE).values(kind=rule.kind, subject=rule.subject, limits=text))
     else:
         connection.execute(update(_TABLE).where(*where).values(limits=text))
+    _record(connection, "limit.set", rule.kind, rule.subject, json.loads(text), actor, now)
     bump_revision(connection)
     return True
 
 
-def remove_rule(connection: Connection, kind: str, subject: str) -> None:
+def remove_rule(
+    connection: Connection, kind: str, subject: str, *, actor: str = "", now: datetime | None = None
+) -> None:
     """
     Take a subject's limits away.
 
@@ -58,6 +65,7 @@ def remove_rule(connection: Connection, kind: str, subject: str) -> None:
     gone = connection.execute(delete(_TABLE).where(_TABLE.c.kind == kind, _TABLE.c.subject == subject))
     if not gone.rowcount:
         raise NotFound(f"{kind} {subject!r} has no limits; `gateway limits list` shows those there are")
+    _record(connection, "limit.remove", kind, subject, {}, actor, now)
     bump_revision(connection)
 
 
@@ -65,6 +73,20 @@ def list_rules(connection: Connection) -> list[LimitRule]:
     """Every rule, by kind and subject."""
     rows = connection.execute(select(_TABLE).order_by(_TABLE.c.kind, _TABLE.c.subject)).mappings()
     return [LimitRule(row["kind"], row["subject"], from_json(row["limits"])) for row in rows]
+
+
+def _record(
+    connection: Connection,
+    action: str,
+    kind: str,
+    subject: str,
+    body: Mapping[str, Any],
+    actor: str,
+    now: datetime | None,
+) -> None:
+    audit.append(
+        connection, action, f"limit/{kind}/{subject}", body, actor=actor or "registry", now=now or utc_now()
+    )
 
 
 def to_json(limits: Limits) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 
 from sqlalchemy import Connection, RowMapping, insert, select
 
-from registry import tables
+from registry import audit, parse, tables, versions
 from registry.clock import from_text, to_text
 from registry.db import bump_revision
-from registry.entities import Price
+from registry.entities import Price, Version
 from registry.errors import BadInput
 
 _TABLE = tables.prices
 _MAX_MODEL = 200
+_EVER = "1970-01-01T00:00:00Z"
 _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
 
 
@@ -105,8 +107,65 @@ def set_price(connection: Connection, price: Price, *, actor: str, now: datetime
             created_by=actor[:128],
         )
     )
+    body = {
+        "from": since,
+        "input_picousd": price.input_picousd,
+        "output_picousd": price.output_picousd,
+        "cached_input_picousd": price.cached_input_picousd,
+        "withdrawn": price.withdrawn,
+    }
+    audit.append(connection, "price.set", f"price/{price.model}", body, actor=actor[:128], now=now)
     bump_revision(connection)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class TablePrice:
+    """One line of a price table, in US dollars for a million tokens, as text such as `"0.15"`."""
+
+    model: str
+    input: str
+    output: str
+    cached_input: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Prices as a version: what a release that pins it is charged by, whatever prices change later."""
+
+    prices: tuple[TablePrice, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse prices that cannot be understood, and two for one model."""
+        for line in self.prices:
+            check(_priced(line))
+        models = [line.model for line in self.prices]
+        if not models or len(set(models)) < len(models):
+            message = "prices: name at least one model, and each once"
+            raise BadInput(message)
+
+
+def push_table(
+    connection: Connection, name: str, content: PriceTable, *, actor: str, now: datetime
+) -> Version:
+    """Store a price table. Idempotent: equal content, same version. Raises BadInput for a malformed name."""
+    return versions.push(connection, "price-table", name, content, actor=actor, now=now)
+
+
+def of_table(version: Version) -> tuple[Price, ...]:
+    """The prices of a price table, in force since ever."""
+    source = f"price table {version.name}:{version.number}"
+    return tuple(_priced(line) for line in parse.build(version.content, PriceTable, source=source).prices)
+
+
+def _priced(line: TablePrice) -> Price:
+    return Price(
+        line.model,
+        from_text(_EVER),
+        picousd(line.input, f"{line.model}: input"),
+        picousd(line.output, f"{line.model}: output"),
+        picousd(line.cached_input, f"{line.model}: cached_input") if line.cached_input is not None else None,
+    )
 
 
 def list_prices(connection: Connection) -> list[Price]:

@@ -7,52 +7,28 @@ its reason and the evidence are recorded beside it, so history and alias cannot 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 from sqlalchemy.exc import IntegrityError
 
-from registry import evaluations, evidence, history, policies, releases, suites, tables, versions
+from registry import approvals, audit, gate, history, releases, tables, versions
 from registry.artifacts import Artifacts
-from registry.clock import to_text
 from registry.db import bump_revision
-from registry.entities import AliasMove, AliasState, GatePolicy, ServedRelease, Version, check_target
-from registry.errors import (
-    AliasMoved,
-    BadInput,
-    EvidenceExpired,
-    EvidenceMismatch,
-    EvidenceMissing,
-    EvidenceTampered,
-    EvidenceUntrusted,
-    GateNotPassed,
-    NothingToRollBack,
-    PromotionRefused,
-    VersionTampered,
-)
-from registry.evidence import Claim
+from registry.entities import AliasMove, AliasState, MoveAction, ServedRelease, Version, check_target
+from registry.errors import AliasMoved, BadInput, NothingToRollBack
+from registry.gate import Envelopes
 from registry.history import OPEN_ALIASES
-from registry.ids import digest, short, sortable_id
+from registry.ids import sortable_id
 from registry.refs import Ref
 
-Envelopes = Sequence[tuple[str, Mapping[str, Any]]]
-_ALIASES, _MOVES = tables.aliases, tables.alias_moves
-
-
-class _OtherRelease(EvidenceMismatch):
-    """Evidence that is not about this release at all: the least telling refusal."""
-
-
-_TELLING = (EvidenceExpired, EvidenceUntrusted, EvidenceTampered, EvidenceMismatch, _OtherRelease)
-"""When no evidence holds, the refusal nearest to success is the one reported."""
+_ALIASES = tables.aliases
+_SHORTEST_REASON = 10
 
 
 def nominate(connection: Connection, version: Version, *, actor: str, now: datetime) -> AliasState:
     """Point `candidate` at a release. Needs no evidence; idempotent."""
-    current = releases.alias_state(connection, version.name, "candidate")
+    current = _current(connection, version.name, "candidate")
     if current and current.digest == version.digest:
         return current
     _swap(connection, version, "candidate", current, "create", (), actor=actor, reason="created", now=now)
@@ -76,7 +52,8 @@ def promote(
     Point *alias* at the release *ref* names, if evidence says it may. Call in a write transaction.
 
     Args:
-        envelopes: (digest on file, envelope) to judge; by default what the registry holds.
+        envelopes: (digest on file, envelope) to judge; by default what the registry holds. A newer verdict on
+            file outvotes them.
 
     Returns:
         The recorded move, or None when the alias was there already.
@@ -86,19 +63,44 @@ def promote(
         VersionTampered: a part of the release no longer has its digest.
         NotFound: no such release.
     """
-    check_target(ref.name, alias)
-    if alias in OPEN_ALIASES:
-        message = f"{alias!r} moves when a release is created; promote to another alias"
-        raise BadInput(message)
-    version = releases.resolve(connection, ref)
-    verify_parts(releases.assemble(connection, version), artifacts)
-    current = releases.alias_state(connection, ref.name, alias)
-    filed = evaluations.envelopes(connection, ref.name) if envelopes is None else envelopes
-    claims = require_evidence(connection, version, filed, now=now)
+    version, current = _checked(connection, artifacts, ref, alias)
+    production = current if alias == "production" else _current(connection, ref.name, "production")
+    claims = gate.require_evidence(
+        connection, version, alias, given=envelopes, production=production, now=now
+    )
+    _, terms = gate.terms_for(connection, ref.name, alias)
+    approvals.require(connection, version, alias, terms)
     if current and current.digest == version.digest:
         return None
     proof = tuple(sorted(claim.envelope for claim in claims))
     return _swap(connection, version, alias, current, "promote", proof, actor=actor, reason=reason, now=now)
+
+
+def break_glass(
+    connection: Connection,
+    artifacts: Artifacts,
+    ref: Ref,
+    alias: str,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> AliasMove | None:
+    """
+    Point *alias* at a release without evidence or approvals, for emergencies. Loud: it has an action of its
+    own in history, audit chain and webhooks. The bytes behind the release are verified all the same.
+
+    Raises:
+        BadInput: the reason says too little.
+        VersionTampered, NotFound: as `promote`.
+    """
+    if len(reason.strip()) < _SHORTEST_REASON:
+        message = f"reason: breaking the glass takes a reason of at least {_SHORTEST_REASON} characters"
+        raise BadInput(message)
+    version, current = _checked(connection, artifacts, ref, alias)
+    if current and current.digest == version.digest:
+        return None
+    return _swap(connection, version, alias, current, "break-glass", (), actor=actor, reason=reason, now=now)
 
 
 def rollback(
@@ -121,53 +123,16 @@ def rollback(
         VersionTampered: the earlier release no longer has its digest.
     """
     check_target(name, alias)
-    current = releases.alias_state(connection, name, alias)
-    digests = history.stack(history.moves(connection, name, alias=alias))
+    current = _current(connection, name, alias)
+    moves = history.moves(connection, name, alias=alias)
+    digests = history.stack(moves)
     if current is None or alias in OPEN_ALIASES or len(digests) < 2:
         raise NothingToRollBack(f"{name}@{alias} has no earlier release; `registry history {name}`")
+    history.require_authentic(connection, name, alias)
     version = versions.get(connection, "release", Ref(name, digest=digests[-2]))
+    versions.require_recorded(connection, version)
     verify_parts(releases.assemble(connection, version), artifacts)
     return _swap(connection, version, alias, current, "rollback", (), actor=actor, reason=reason, now=now)
-
-
-def require_evidence(
-    connection: Connection, version: Version, envelopes: Envelopes, *, now: datetime
-) -> list[Claim]:
-    """
-    The claims that let *version* through its gate policy: one for each required suite.
-
-    For each suite the newest evidence that holds decides, so a later failure is not outvoted by an
-    earlier pass.
-
-    Raises:
-        PromotionRefused: the subclass nearest to success.
-    """
-    if not envelopes:
-        message = f"no evidence names release {version.name}; run `evals run` against it first"
-        raise EvidenceMissing(message)
-    policy_version, policy = policies.gate_for(connection, version.name)
-    held: dict[str, Claim] = {}
-    refused: list[PromotionRefused] = []
-    for on_file, envelope in envelopes:
-        try:
-            claim = _judge(connection, version, on_file, envelope, policy, now)
-            bound = policy_version.digest if policy_version else None
-            if claim.gate_policy != bound:
-                raise EvidenceMismatch("the gate policy changed since this evidence was made")
-        except PromotionRefused as error:
-            refused.append(error)
-        else:
-            held.setdefault(claim.suite_name, claim)
-    wanted = policy.suites or tuple(sorted(held))
-    for claim in held.values():
-        if claim.verdict != "pass" and claim.suite_name in wanted:
-            raise _not_passed(claim)
-    missing = [name for name in wanted if name not in held]
-    if held and not missing:
-        return [held[name] for name in wanted]
-    if held:
-        raise EvidenceMissing(f"the gate policy requires evidence from suite {', '.join(missing)} too")
-    raise min(refused, key=lambda error: _TELLING.index(type(error)))
 
 
 def verify_parts(release: ServedRelease, artifacts: Artifacts) -> None:
@@ -189,7 +154,7 @@ def problems(connection: Connection, artifacts: Artifacts) -> list[str]:
     Everything that is not as it was written: empty when the registry is consistent.
 
     Checks every version's digest, every alias against the last recorded move, and every part and
-    blob behind an alias.
+    blob behind an alias. Whether rows were changed along with their digests is what the audit chain knows.
     """
     found: list[str] = []
     states = releases.alias_states(connection)
@@ -206,56 +171,34 @@ def problems(connection: Connection, artifacts: Artifacts) -> list[str]:
         except Exception as error:  # noqa: BLE001 - every kind of damage is a finding
             found.append(f"{where}: {error}")
     found += [f"{name}@{alias} has a history but no alias" for name, alias in last]
-    table = tables.versions
-    for kind, name, number, stored in connection.execute(
-        select(table.c.kind, table.c.name, table.c.number, table.c.digest)
-    ):
-        try:
-            versions.get(connection, kind, Ref(name, number=number))
-        except VersionTampered:
-            found.append(f"{kind} {name}:{number} no longer has digest {stored}")
+    found += versions.damaged(connection)
     return found
 
 
-def _judge(
-    connection: Connection,
-    version: Version,
-    on_file: str,
-    envelope: Mapping[str, Any],
-    policy: GatePolicy,
-    now: datetime,
-) -> Claim:
-    claim = evidence.verify(connection, envelope)
-    if digest(envelope) != on_file:
-        raise EvidenceTampered
-    if claim.release != version.digest:
-        message = (
-            f"evidence {short(on_file)} is for release digest {short(claim.release)}, "
-            f"not for {short(version.digest)}; run `evals run` against this release"
-        )
-        raise _OtherRelease(message)
-    oldest = now - timedelta(hours=policy.max_age_hours)
-    if not claim.valid_from <= now < claim.valid_until or claim.valid_from < oldest:
-        message = (
-            f"evidence {short(on_file)} was valid from {to_text(claim.valid_from)} to "
-            f"{to_text(claim.valid_until)} and may be {policy.max_age_hours:g} hours old"
-        )
-        raise EvidenceExpired(message)
-    suite = suites.get(connection, Ref(claim.suite_name))
-    if suite.digest != claim.suite or suite.content.get("dataset") != claim.dataset:
-        raise EvidenceMismatch(f"suite {claim.suite_name} or its dataset changed since the evidence")
-    production = releases.alias_state(connection, version.name, "production")
-    if production and production.digest not in (version.digest, claim.baseline):
-        message = (
-            f"evidence {short(on_file)} was not measured against the present production "
-            f"{short(production.digest)}; run `evals run` again"
-        )
-        raise EvidenceMismatch(message)
-    return claim
+def _checked(
+    connection: Connection, artifacts: Artifacts, ref: Ref, alias: str
+) -> tuple[Version, AliasState | None]:
+    """The release *ref* names and where *alias* points now, once both are what was recorded."""
+    check_target(ref.name, alias)
+    if alias in OPEN_ALIASES:
+        message = f"{alias!r} moves when a release is created; promote to another alias"
+        raise BadInput(message)
+    if ref.alias is not None and ref.alias != "latest":
+        _current(connection, ref.name, ref.alias)
+    version = releases.resolve(connection, ref)
+    versions.require_recorded(connection, version)
+    verify_parts(releases.assemble(connection, version), artifacts)
+    return version, _current(connection, ref.name, alias)
 
 
-def _not_passed(claim: Claim) -> GateNotPassed:
-    return GateNotPassed(f"suite {claim.suite_name} says {claim.verdict} for this release")
+def _current(connection: Connection, name: str, alias: str) -> AliasState | None:
+    """Where an alias points, once the audit chain agrees. Raises RecordTampered."""
+    state = releases.alias_state(connection, name, alias)
+    if state is None:
+        history.require_unmoved(connection, name, alias)
+    else:
+        history.require_recorded(connection, state)
+    return state
 
 
 def _swap(
@@ -263,7 +206,7 @@ def _swap(
     version: Version,
     alias: str,
     current: AliasState | None,
-    action: str,
+    action: MoveAction,
     proof: tuple[str, ...],
     *,
     actor: str,
@@ -274,19 +217,19 @@ def _swap(
     generation = current.generation + 1 if current else 1
     values = {"digest": version.digest, "generation": generation}
     key = (_ALIASES.c.name == version.name) & (_ALIASES.c.alias == alias)
-    move = {
-        "id": sortable_id("mov", now),
-        "name": version.name,
-        "alias": alias,
-        "generation": generation,
-        "from_digest": current.digest if current else None,
-        "to_digest": version.digest,
-        "action": action,
-        "actor": actor,
-        "reason": reason,
-        "evidence": json.dumps(proof),
-        "at": to_text(now),
-    }
+    came_from = current.digest if current else None
+    move = AliasMove(
+        sortable_id("mov", now),
+        version.name,
+        alias,
+        came_from,
+        version.digest,
+        action,
+        actor,
+        reason,
+        proof,
+        now,
+    )
     try:
         if current:
             held = key & (_ALIASES.c.generation == current.generation)
@@ -294,8 +237,11 @@ def _swap(
                 raise AliasMoved
         else:
             connection.execute(insert(_ALIASES).values(name=version.name, alias=alias, **values))
-        connection.execute(insert(_MOVES).values(move))
+        body = history.recorded(move, generation)
+        where = history.target(version.name, alias)
+        seq = audit.append(connection, f"alias.{action}", where, body, actor=actor, now=now)
+        history.insert_move(connection, move, generation, seq)
     except IntegrityError as error:
         raise AliasMoved from error
     bump_revision(connection)
-    return history.moves(connection, version.name, alias=alias)[-1]
+    return move

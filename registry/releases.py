@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,12 +10,31 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
-from registry import indexes, models, parse, policies, prompts, tables, versions
-from registry.entities import AliasState, ReleaseContent, Retrieval, ServedRelease, Version
+from registry import indexes, models, parse, policies, prices, prompts, tables, versions
+from registry.entities import (
+    AliasState,
+    PromptContent,
+    ReleaseContent,
+    Retrieval,
+    ServedRelease,
+    ToolSchema,
+    Variant,
+    Version,
+)
 from registry.errors import BadInput, NotFound
 from registry.refs import Ref, parse_ref
 
 _ALIASES = tables.aliases
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFile:
+    """A prompt that gets a share of a release's traffic."""
+
+    name: str
+    prompt: str
+    weight: int
+    """Percent of the users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +51,10 @@ class ReleaseFile:
     retrieval: Retrieval = field(default_factory=Retrieval)
     guardrails: str | None = None
     fallbacks: tuple[str, ...] = ()
+    variants: tuple[VariantFile, ...] | None = None
+    tools: tuple[str, ...] | None = None
+    prices: str | None = None
+    serving: Mapping[str, Any] | None = None
 
 
 def pin(connection: Connection, file: ReleaseFile) -> ReleaseContent:
@@ -54,12 +77,21 @@ def pin(connection: Connection, file: ReleaseFile) -> ReleaseContent:
             retrieval=file.retrieval,
             guardrails=_digest(connection, "guardrail-policy", file.guardrails),
             fallbacks=file.fallbacks,
+            variants=_variants(connection, file),
+            tools=_tools(connection, file),
+            prices=_digest(connection, "price-table", file.prices),
+            serving=file.serving,
         )
         if file.kind == "chat"
         else _prediction(connection, file)
     )
     if content.prompt:
-        prompts.check_for_release(versions.by_digest(connection, "prompt", content.prompt), content)
+        own = versions.by_digest(connection, "prompt", content.prompt)
+        prompts.check_for_release(own, content)
+        for variant in content.variants or ():
+            other = versions.by_digest(connection, "prompt", variant.prompt)
+            prompts.check_for_release(other, content)
+            _check_alike(variant.name, prompts.content_of(own), prompts.content_of(other))
     return content
 
 
@@ -129,6 +161,12 @@ def assemble(connection: Connection, version: Version) -> ServedRelease:
     prompt = versions.by_digest(connection, "prompt", content.prompt) if content.prompt else None
     index = versions.by_digest(connection, "index", content.index) if content.index else None
     guards = content.guardrails and versions.by_digest(connection, "guardrail-policy", content.guardrails)
+    variants = {
+        variant.name: prompts.content_of(versions.by_digest(connection, "prompt", variant.prompt))
+        for variant in content.variants or ()
+    }
+    own = prompts.content_of(prompt) if prompt else None
+    shown = [*variants.values(), *([own] if own else [])]
     model = None
     if content.kind == "prediction":
         assert content.model_digest is not None  # noqa: S101 - ReleaseContent requires it
@@ -136,7 +174,13 @@ def assemble(connection: Connection, version: Version) -> ServedRelease:
     return ServedRelease(
         version=version,
         content=content,
-        prompt=prompts.content_of(prompt) if prompt else None,
+        prompt=own,
+        variants=variants,
+        partials=_partials(connection, shown),
+        tools=tuple(tool for digest in content.tools or () for tool in _functions(connection, digest)),
+        prices=prices.of_table(versions.by_digest(connection, "price-table", content.prices))
+        if content.prices
+        else (),
         index=indexes.content_of(index) if index else None,
         index_digest=index.digest if index else None,
         guardrails=policies.guardrails_of(guards) if guards else None,
@@ -145,7 +189,7 @@ def assemble(connection: Connection, version: Version) -> ServedRelease:
 
 
 def _prediction(connection: Connection, file: ReleaseFile) -> ReleaseContent:
-    for part in ("prompt", "index", "guardrails", "fallbacks"):
+    for part in ("prompt", "index", "guardrails", "fallbacks", "variants", "tools"):
         if getattr(file, part):
             raise BadInput(f"{part}: a prediction release has none; remove the key")
     ref = parse_ref(file.model.removeprefix("models/"))
@@ -156,10 +200,55 @@ def _prediction(connection: Connection, file: ReleaseFile) -> ReleaseContent:
         model=f"models/{version.name}",
         model_digest=version.digest,
         parameters=file.parameters,
+        prices=_digest(connection, "price-table", file.prices),
+        serving=file.serving,
     )
 
 
+def _variants(connection: Connection, file: ReleaseFile) -> tuple[Variant, ...] | None:
+    if file.variants is None:
+        return None
+    return tuple(
+        Variant(
+            variant.name, versions.get(connection, "prompt", parse_ref(variant.prompt)).digest, variant.weight
+        )
+        for variant in file.variants
+    )
+
+
+def _tools(connection: Connection, file: ReleaseFile) -> tuple[str, ...] | None:
+    if file.tools is None:
+        return None
+    return tuple(versions.get(connection, "tool-schema", parse_ref(text)).digest for text in file.tools)
+
+
+def _functions(connection: Connection, digest: str) -> tuple[Mapping[str, Any], ...]:
+    version = versions.by_digest(connection, "tool-schema", digest)
+    return parse.build(version.content, ToolSchema, source=f"tools {version.name}:{version.number}").tools
+
+
+def _partials(connection: Connection, shown: Sequence[PromptContent]) -> dict[str, str]:
+    """Digest → template text of every partial, those inside of partials too."""
+    found: dict[str, str] = {}
+    waiting = [digest for content in shown for digest in (content.partials or {}).values()]
+    while waiting:
+        digest = waiting.pop()
+        if digest not in found:
+            partial = prompts.content_of(versions.by_digest(connection, "prompt", digest))
+            found[digest] = partial.messages[0].content
+            waiting += (partial.partials or {}).values()
+    return found
+
+
+def _check_alike(name: str, own: PromptContent, other: PromptContent) -> None:
+    if (own.tools, own.response_schema) != (other.tools, other.response_schema):
+        message = f"variants: {name} has other tools or another response schema than prompt:"
+        raise BadInput(message)
+
+
 def _digest(
-    connection: Connection, kind: Literal["prompt", "index", "guardrail-policy"], text: str | None
+    connection: Connection,
+    kind: Literal["prompt", "index", "guardrail-policy", "price-table"],
+    text: str | None,
 ) -> str | None:
     return versions.get(connection, kind, parse_ref(text)).digest if text else None

@@ -35,6 +35,16 @@ class RegistrySettings:
     """Folder of the content-addressed blobs; empty means `<home>/artifacts`."""
     evidence_hours: float = 168.0
     """How long evidence signed here stays valid."""
+    evidence_signer: str = ""
+    """What signs evidence: `file:PATH` or `exec:COMMAND`; empty is `<home>/keys/evidence.pem`."""
+    audit_signer: str = ""
+    """What signs the audit chain: as `evidence_signer`; empty is `<home>/keys/audit.pem`."""
+    audit_keys: tuple[str, ...] = ()
+    """Ids of the keys that may sign the audit chain; empty trusts each machine's key when it first signs."""
+    audit_days: int = 400
+    """How long the bodies of admin records are kept before `registry audit prune` empties them."""
+    decision_days: int = 190
+    """The same for decisions of the gateway about requests."""
 
     @property
     def url(self) -> str:
@@ -48,8 +58,18 @@ class RegistrySettings:
 
     @property
     def signing_key(self) -> Path:
-        """The private Ed25519 key this machine signs evidence with."""
+        """The key file this machine signs evidence with, where no signer is named."""
         return self.home / "keys" / "evidence.pem"
+
+    @property
+    def audit_key(self) -> Path:
+        """The key file this machine signs the audit chain with, where no signer is named."""
+        return self.home / "keys" / "audit.pem"
+
+    @property
+    def audit_anchor(self) -> Path:
+        """The last head of the audit chain that this machine saw, outside of the database."""
+        return self.home / "anchors" / "audit.json"
 
 
 def find_file(start: Path | None = None) -> Path | None:

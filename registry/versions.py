@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
-from registry import tables
+from registry import audit, tables
 from registry.clock import from_text, to_text
 from registry.entities import Kind, Version
 from registry.errors import NotFound, VersionTampered
@@ -25,8 +25,11 @@ GROUPS: dict[Kind, str] = {
     "model": "models",
     "dataset": "datasets",
     "suite": "suites",
+    "judge": "judges",
     "guardrail-policy": "guardrails",
     "gate-policy": "gates",
+    "tool-schema": "tools",
+    "price-table": "prices",
     "release": "releases",
 }
 """Kind → what its commands are called: `registry indexes list`."""
@@ -78,7 +81,63 @@ def push(
         "created_by": actor,
     }
     connection.execute(insert(_TABLE).values(row))
+    audit.append(
+        connection, "version.push", target(kind, name, row["number"]), _recorded(row), actor=actor, now=now
+    )
     return _version(row)
+
+
+def target(kind: str, name: str, number: int) -> str:
+    """What the audit chain calls a version."""
+    return f"{kind}/{name}:{number}"
+
+
+def require_recorded(connection: Connection, version: Version, *, newest: bool = False) -> None:
+    """
+    Check that *version* is what was pushed, by whom and when the row says.
+
+    Args:
+        newest: also that no newer version of that name was ever pushed.
+
+    Raises:
+        RecordTampered: the row was added or changed behind the registry, or a newer one removed.
+    """
+    where = _TABLE.c.kind == version.kind, _TABLE.c.name == version.name, _TABLE.c.number == version.number
+    row = connection.execute(select(_TABLE).where(*where)).mappings().one()
+    audit.require(connection, target(version.kind, version.name, version.number), _recorded(row))
+    if newest:
+        audit.require(connection, target(version.kind, version.name, version.number + 1), None)
+
+
+def require_none(connection: Connection, kind: Kind, name: str) -> None:
+    """
+    Check that no version of that name was ever pushed.
+
+    Raises:
+        RecordTampered: its versions were removed behind the registry.
+    """
+    audit.require(connection, target(kind, name, 1), None)
+
+
+def damaged(connection: Connection) -> list[str]:
+    """Every version whose stored content no longer has its digest, in words."""
+    rows = connection.execute(select(_TABLE).execution_options(yield_per=1000)).mappings()
+    return [
+        f"{row['kind']} {row['name']}:{row['number']} no longer has digest {row['digest']}"
+        for row in rows
+        if digest_bytes(row["content"].encode()) != row["digest"]
+    ]
+
+
+def protected(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(target, body) of every row here that the audit chain vouches for."""
+    for row in connection.execute(select(_TABLE).execution_options(yield_per=1000)).mappings():
+        yield target(row["kind"], row["name"], row["number"]), _recorded(row)
+
+
+def _recorded(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    kept = {name: row[name] for name in ("digest", "created_at", "created_by")}
+    return {**kept, "meta": digest_bytes(row["meta"].encode())}
 
 
 def get(connection: Connection, kind: Kind, ref: Ref) -> Version:

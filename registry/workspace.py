@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
-from registry import db
+from registry import access, adopt, anchor, audit, db, terminal
 from registry.artifacts import Artifacts
+from registry.entities import Actor
 from registry.settings import RegistrySettings, registry_settings
+from registry.signing import Signer, open_signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,64 @@ class Workspace:
             StoreUnavailable: it cannot be opened; the next use tries again.
         """
         if not self.engines:
-            self.engines.append(db.connect(self.settings.url))
+            engine = db.connect(self.settings.url)
+            settings = self.settings
+            signer = open_signer(settings.audit_signer, settings.audit_key)
+            trust = audit.Trust(signer, settings.audit_keys, settings.audit_anchor)
+            engine.update_execution_options(**{audit.OPTION: trust})
+            adopt.adopt(engine)
+            self.engines.append(engine)
         return self.engines[0]
+
+    @property
+    def evidence_signer(self) -> Signer:
+        """What this machine signs evidence with."""
+        return open_signer(self.settings.evidence_signer, self.settings.signing_key)
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A read transaction; see `db.reading`."""
         return db.reading(self.engine)
 
-    def writing(self) -> AbstractContextManager[Connection]:
-        """A write transaction; see `db.writing`."""
-        return db.writing(self.engine)
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A write transaction; see `db.writing`. What it audited is anchored after its commit."""
+        with db.writing(self.engine) as connection:
+            audit.taken(connection)
+            yield connection
+            head = audit.taken(connection)
+        if head is not None:
+            anchor.keep(self.settings.audit_anchor, head)
+
+    @contextmanager
+    def viewing(self, verb: str, token: str | None = None, *, remote: bool = False) -> Iterator[Connection]:
+        """
+        A read transaction for somebody whose role allows *verb*; see `access.identify`.
+
+        Args:
+            token: by default that of the environment variable SLUICEGATE_TOKEN.
+            remote: the caller is not whoever can open the database, and always needs a token.
+
+        Raises:
+            Unauthorized, Forbidden: who asks is unknown, or may not.
+        """
+        with self.reading() as connection:
+            access.require(_who(connection, token, remote=remote), verb)
+            yield connection
+
+    @contextmanager
+    def acting(
+        self, verb: str, token: str | None = None, *, remote: bool = False
+    ) -> Iterator[tuple[Connection, str]]:
+        """
+        A write transaction, and the name of who acts in it; otherwise as `viewing`.
+
+        Raises:
+            Unauthorized, Forbidden: who asks is unknown, or may not; nothing is written.
+        """
+        with self.writing() as connection:
+            who = _who(connection, token, remote=remote)
+            access.require(who, verb)
+            yield connection, who.name
 
 
 @contextmanager
@@ -65,3 +116,9 @@ def open_workspace(settings: RegistrySettings | None = None, *, later: bool = Fa
     finally:
         for engine in workspace.engines:
             engine.dispose()
+
+
+def _who(connection: Connection, token: str | None, *, remote: bool) -> Actor:
+    if token is None and not remote:
+        token = os.environ.get("SLUICEGATE_TOKEN")
+    return access.identify(connection, token, local=None if remote else terminal.actor())

@@ -23,7 +23,7 @@ from registry import accounts, limits, parse, prices, terminal
 from registry.clock import utc_now
 from registry.entities import ApiKey, LimitRule, Price
 from registry.errors import Conflict
-from registry.terminal import EXIT_FAIL, Json, actor, show
+from registry.terminal import EXIT_FAIL, Json, show
 from registry.workspace import Workspace, open_workspace
 
 application = terminal.command_group(
@@ -108,7 +108,7 @@ def apply(
 
 
 def _read(workspace: Workspace, declared: Declaration, now: datetime) -> list[Change]:
-    with workspace.reading() as connection:
+    with workspace.viewing("apikeys.list") as connection:
         return _plan(
             declared,
             prices.list_prices(connection),
@@ -140,7 +140,7 @@ def _apply(
 ) -> tuple[list[Change], dict[str, str]]:
     """Every change, and the new keys by name, which *out* holds before they are stored."""
     secrets: dict[str, str] = {}
-    with workspace.writing() as connection:
+    with workspace.acting("apikeys.write") as (connection, who):
         changes = _plan(
             declared,
             prices.list_prices(connection),
@@ -153,22 +153,22 @@ def _apply(
             if removes and not prune:
                 continue
             if isinstance(target, Price):
-                prices.set_price(connection, target, actor=actor(), now=now)
+                prices.set_price(connection, target, actor=who, now=now)
             elif isinstance(target, LimitRule) and removes:
-                limits.remove_rule(connection, target.kind, target.subject)
+                limits.remove_rule(connection, target.kind, target.subject, actor=who, now=now)
             elif isinstance(target, LimitRule):
-                limits.set_rule(connection, target)
+                limits.set_rule(connection, target, actor=who, now=now)
             elif target is None:
-                accounts.revoke_key(connection, change.key_id, now=now)
+                accounts.revoke_key(connection, change.key_id, actor=who, now=now)
             elif change.action == "add":
                 _, secrets[change.name] = accounts.create_key(
                     connection, target.name, models=target.models, routes=target.routes, team=target.team,
-                    limits=target.limits, expires_at=target.expires, now=now,
+                    limits=target.limits, expires_at=target.expires, actor=who, now=now,
                 )  # fmt: skip
             else:
                 accounts.update_key(
                     connection, change.key_id, models=target.models, routes=target.routes, team=target.team,
-                    limits=target.limits, expires_at=target.expires or "never", now=now,
+                    limits=target.limits, expires_at=target.expires or "never", actor=who, now=now,
                 )  # fmt: skip
         if out is not None and secrets:
             out.write(json.dumps(secrets, indent=2) + "\n")

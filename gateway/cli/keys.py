@@ -70,7 +70,7 @@ def create(
         budget_usd=budget_usd,
         budget_period=budget_period,
     )
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("apikeys.write") as (connection, who):
         key, secret = accounts.create_key(
             connection,
             name,
@@ -79,6 +79,7 @@ def create(
             team=team,
             limits=limits,
             expires_at=now + timedelta(days=expires_days) if expires_days is not None else None,
+            actor=who,
             now=now,
         )
     show(plain(key) | {"key": secret}, secret, as_json=as_json)
@@ -106,7 +107,7 @@ def update(
     expires_at: datetime | Literal["never"] | None = None
     if expires is not None:
         expires_at = "never" if expires == "never" else moment(expires, "--expires")
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("apikeys.write") as (connection, who):
         limits = limits_from(
             accounts.get_key(connection, key_id).limits,
             rpm=rpm,
@@ -123,6 +124,7 @@ def update(
             team=team,
             limits=limits,
             expires_at=expires_at,
+            actor=who,
             now=now,
         )
     text = f"{key.id} ({key.name}): models {','.join(key.models)}; limits {limits_text(key.limits)}"
@@ -141,8 +143,8 @@ def rotate(
     """Make the key that follows and print it, this once; scopes, limits and what was spent are shared."""
     now = utc_now()
     span = duration(overlap, "--overlap")
-    with open_workspace() as workspace, workspace.writing() as connection:
-        key, secret = accounts.rotate_key(connection, key_id, overlap=span, now=now)
+    with open_workspace() as workspace, workspace.acting("apikeys.write") as (connection, who):
+        key, secret = accounts.rotate_key(connection, key_id, overlap=span, actor=who, now=now)
         old = accounts.get_key(connection, key_id)
     show(plain(key) | {"key": secret, "replaces": plain(old)}, secret, as_json=as_json)
 
@@ -151,7 +153,7 @@ def rotate(
 def list_keys(*, as_json: Json = False) -> None:
     """Every key, revoked and expired ones too, with its limits and what was spent on it."""
     now = utc_now()
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("apikeys.list") as connection:
         keys = accounts.list_keys(connection)
         spendings = traffic.spendings(connection, "key", to_text(now))
     spent = {(one.subject, one.period): one for one in spendings}
@@ -176,8 +178,8 @@ def list_keys(*, as_json: Json = False) -> None:
 @application.command("revoke", epilog="Example: gateway keys revoke key_01jexample")
 def revoke(key_id: KeyId, *, as_json: Json = False) -> None:
     """End a key now; a running gateway refuses it within a second."""
-    with open_workspace() as workspace, workspace.writing() as connection:
-        key = accounts.revoke_key(connection, key_id, now=utc_now())
+    with open_workspace() as workspace, workspace.acting("apikeys.write") as (connection, who):
+        key = accounts.revoke_key(connection, key_id, actor=who, now=utc_now())
     show(plain(key), f"revoked {key.id} ({key.name})", as_json=as_json)
 
 

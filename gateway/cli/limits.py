@@ -61,8 +61,8 @@ def set_limits(
         budget_period=budget_period,
     )
     rule = LimitRule(kind, subject, limits)
-    with open_workspace() as workspace, workspace.writing() as connection:
-        changed = rules.set_rule(connection, rule)
+    with open_workspace() as workspace, workspace.acting("limits.write") as (connection, who):
+        changed = rules.set_rule(connection, rule, actor=who, now=utc_now())
     text = f"{kind} {subject}: {limits_text(limits)}{'' if changed else ' (unchanged)'}"
     show(asdict(rule) | {"changed": changed}, text, as_json=as_json)
 
@@ -78,8 +78,8 @@ def remove(
 ) -> None:
     """Take the limits of one subject away."""
     kind, subject = one_subject(team=team, user=user, session=session, model=model)
-    with open_workspace() as workspace, workspace.writing() as connection:
-        rules.remove_rule(connection, kind, subject)
+    with open_workspace() as workspace, workspace.acting("limits.write") as (connection, who):
+        rules.remove_rule(connection, kind, subject, actor=who, now=utc_now())
     show({"kind": kind, "subject": subject}, f"{kind} {subject}: no limits", as_json=as_json)
 
 
@@ -88,7 +88,7 @@ def list_limits(*, as_json: Json = False) -> None:
     """Every limit, and what its subject spent in the period of its budget."""
     at = to_text(utc_now())
     kinds: tuple[SubjectKind, ...] = ("team", "user", "session", "model")
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("limits.list") as connection:
         found = rules.list_rules(connection)
         spent = {
             (one.kind, one.subject, one.period): one

@@ -18,7 +18,7 @@ from registry import prices, terminal
 from registry.clock import to_text, utc_now
 from registry.entities import Price
 from registry.errors import BadInput, MissingExtra, NotFound
-from registry.terminal import Json, actor, show, table
+from registry.terminal import Json, show, table
 from registry.workspace import open_workspace
 
 application = terminal.command_group(
@@ -68,12 +68,12 @@ def set_price(
         output_picousd=prices.picousd(output_usd, "--output"),
         cached_input_picousd=prices.picousd(cached_usd, "--cached-input") if cached_usd is not None else None,
     )
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("prices.write") as (connection, who):
         in_force = {p.model: p for p in prices.current(prices.list_prices(connection), now)}.get(model)
         if since is None and in_force is not None and same(in_force, price):
             price, changed = in_force, False
         else:
-            changed = prices.set_price(connection, price, actor=actor(), now=now)
+            changed = prices.set_price(connection, price, actor=who, now=now)
     text = f"{model}: {price_text(price)}{'' if changed else ' (unchanged)'}"
     show(plain(price) | {"changed": changed}, text, as_json=as_json)
 
@@ -83,12 +83,12 @@ def remove(model: Model, *, since: From = None, as_json: Json = False) -> None:
     """Let a model have no price of its own from some moment on; what was charged stays."""
     now = utc_now()
     at = moment(since, "--from") if since is not None else now
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("prices.write") as (connection, who):
         if model not in {price.model for price in prices.current(prices.list_prices(connection), at)}:
             raise NotFound(
                 f"{model!r} has no price of its own then; `gateway prices list` shows those there are"
             )
-        prices.set_price(connection, Price(model, at, 0, 0, withdrawn=True), actor=actor(), now=now)
+        prices.set_price(connection, Price(model, at, 0, 0, withdrawn=True), actor=who, now=now)
     show(
         {"model": model, "effective_from": to_text(at)}, f"{model}: no price from {_day(at)}", as_json=as_json
     )
@@ -105,7 +105,7 @@ def list_prices(
 ) -> None:
     """Every price, past and future ones too, or those of one moment."""
     now = utc_now()
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("prices.list") as connection:
         found = prices.list_prices(connection)
     in_force = prices.current(found, now)
     if at is not None:
@@ -141,13 +141,13 @@ def import_prices(
     if not found and not skipped:
         raise NotFound(f"no model in {path.name} matches {', '.join(patterns)}; names are provider/model")
     changed: list[Price] = []
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("prices.write") as (connection, who):
         in_force = {p.model: p for p in prices.current(prices.list_prices(connection), now)}
         for price in found:
             before = in_force.get(price.model)
             if since is None and before is not None and same(before, price):
                 continue
-            if dry_run or prices.set_price(connection, price, actor=f"{actor()}, from {origin}", now=now):
+            if dry_run or prices.set_price(connection, price, actor=f"{who}, from {origin}", now=now):
                 changed.append(price)
     verb = "would set" if dry_run else "set"
     lines = [f"{verb} {price.model}: {price_text(price)}" for price in changed]

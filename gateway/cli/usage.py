@@ -48,7 +48,7 @@ def usage(
     end = moment(until, "--until") if until is not None else None
     chosen = {"team": team, "model": model, "release": release}
     only = {name: value for name, value in chosen.items() if value is not None}
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("usage.list") as connection:
         names = {one.account: one.name for one in accounts.list_keys(connection)}
         if key is not None:
             only["key"] = accounts.get_key(connection, key).account

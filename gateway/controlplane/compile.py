@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.controlplane.balances import Balances
 from gateway.controlplane.load import Loader
 from gateway.controlplane.parts import Key, Part, Parts
 from gateway.dataplane.request import raw
-from gateway.dataplane.table import Grant, Headers, InFlight, Route, RouteTable, Subject, Target
+from gateway.dataplane.table import Grant, Headers, InFlight, Prices, Route, RouteTable, Subject, Target
+from gateway.dataplane.variants import Branch
 from gateway.settings import GatewaySettings
 from registry.clock import from_text
 from registry.entities import ApiKey, Limits, Price, ServedRelease, Snapshot
@@ -83,11 +85,10 @@ class Compiler:
         wanted = frozenset(key for digest in digests for key in self._keys_of.get(digest, ()))
         rules: dict[tuple[str, str], Limits] = {(r.kind, r.subject): r.limits for r in snapshot.limits}
         grants = {key.digest: _grant(key, rules) for key in snapshot.keys if key.revoked_at is None}
-        exact, patterns = _prices(snapshot.prices)
         table = RouteTable(
             snapshot.revision, numbers | targets, grants, dict(snapshot.aliases),
             limits={key: limits for key, limits in rules.items() if key[0] != "team"},
-            prices=exact, price_patterns=patterns,
+            prices=_prices(snapshot.prices),
         )  # fmt: skip
         return Compiled(table, wanted)
 
@@ -118,7 +119,8 @@ class Compiler:
             predictor=values.get("model"),
             render=values.get("prompt"),
             variables=frozenset(served.prompt.variables) if served.prompt else frozenset(),
-            parameters={name: raw(value) for name, value in content.parameters.items()},
+            branches=_branches(served, parts),
+            parameters={name: raw(value) for name, value in _parameters(served).items()},
             input=guards.input if guards else None,
             output=guards.output if guards else None,
             problem=problem,
@@ -126,6 +128,7 @@ class Compiler:
             in_flight=in_flight,
             balance=self.balances.of(places),
             breaker=self.balances.breaker(digest) if served.model is not None else None,
+            prices=_prices(served.prices) if served.prices else None,
         )
 
     def _forget_all_but(self, digests: set[str]) -> None:
@@ -177,9 +180,30 @@ def _grant(key: ApiKey, rules: Mapping[tuple[str, str], Limits]) -> Grant:
     return Grant(key.id, key.models, key.expires_at, key.routes, key.account, key.team, tuple(subjects))
 
 
-def _prices(
-    prices: Sequence[Price],
-) -> tuple[dict[str, tuple[Price, ...]], tuple[tuple[str, tuple[Price, ...]], ...]]:
+def _parameters(served: ServedRelease) -> dict[str, Any]:
+    """What a release sets in every request: its parameters, and what its prompt and tool schemas offer."""
+    prompt = served.prompt
+    tools = [*served.tools, *((prompt.tools or ()) if prompt else ())]
+    offered: dict[str, Any] = {"tools": tools} if tools else {}
+    if prompt is not None and prompt.response_schema is not None:
+        schema = {"name": served.version.name, "schema": prompt.response_schema, "strict": True}
+        offered["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return offered | dict(served.content.parameters)
+
+
+def _branches(served: ServedRelease, parts: Mapping[str, Part]) -> tuple[Branch, ...]:
+    return tuple(
+        Branch(
+            variant.name,
+            variant.weight,
+            parts[f"variant {variant.name}"].value,
+            frozenset(served.variants[variant.name].variables),
+        )
+        for variant in served.content.variants or ()
+    )
+
+
+def _prices(prices: Sequence[Price]) -> Prices:
     """Prices by exact model, and by pattern with the longest first; each latest first."""
     found: dict[str, list[Price]] = {pattern: [price] for pattern, price in FREE.items()}
     for price in prices:
@@ -191,4 +215,4 @@ def _prices(
     }
     patterns = sorted((model for model in ordered if "*" in model), key=lambda model: (-len(model), model))
     exact = {model: some for model, some in ordered.items() if "*" not in model}
-    return exact, tuple((pattern, ordered[pattern]) for pattern in patterns)
+    return Prices(exact, tuple((pattern, ordered[pattern]) for pattern in patterns))

@@ -15,7 +15,7 @@ from gateway.errors import UnknownModel
 from gateway.providers.base import Provider
 from gateway.settings import GatewaySettings, ReplicaSettings
 from registry import plugins
-from registry.entities import IndexContent, ModelContent, ReleaseContent, ServedRelease
+from registry.entities import IndexContent, ModelContent, PromptContent, ReleaseContent, ServedRelease
 from registry.errors import BadSettings
 from registry.templates import compile_prompt
 from registry.workspace import Workspace
@@ -67,16 +67,22 @@ class Loader:
         if served.index is not None and served.index_digest is not None:
             found["index"] = self._retriever(served.index, served.index_digest)
         if served.prompt is not None:
-            prompt = served.prompt
-            found["prompt"] = self._parts.get(
-                ("prompt", content.prompt), lambda: self._in_thread(compile_prompt, prompt)
-            )
+            found["prompt"] = self._prompt(served.prompt, content.prompt, served.partials)
+        for variant in content.variants or ():
+            shown = served.variants[variant.name]
+            found[f"variant {variant.name}"] = self._prompt(shown, variant.prompt, served.partials)
         if served.guardrails is not None:
             policy = served.guardrails
             found["guardrails"] = self._parts.get(
                 ("guardrails", content.guardrails), lambda: self._in_thread(_compile_policy, policy)
             )
         return found
+
+    def _prompt(self, content: PromptContent, digest: str | None, partials: Mapping[str, str]) -> Part:
+        return self._parts.get(
+            ("prompt", digest),
+            lambda: self._in_thread(compile_prompt, content, partials),
+        )
 
     def places(self, content: ReleaseContent, index: Part | None) -> list[list[tuple[str, str, float, Part]]]:
         """Tiers of (label, `provider/model`, weight, provider part): its own model, then its fallbacks."""

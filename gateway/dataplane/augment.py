@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.dataplane.request import Body, content_of, messages_of, part_text, raw, role_of
 from gateway.dataplane.table import Passage, Retriever, Route
+from gateway.dataplane.variants import Branch
 from gateway.dataplane.work import Work
 from gateway.errors import InvalidRequest
 from gateway.providers.base import Ground
@@ -34,9 +35,9 @@ class Augmented(msgspec.Struct, frozen=True):
     grounds: tuple[Ground, ...] = ()
 
 
-async def augment(route: Route, body: Body, work: Work) -> Augmented:
+async def augment(route: Route, body: Body, work: Work, branch: Branch | None = None) -> Augmented:
     """
-    *body* with the release's parameters, prompt and passages.
+    *body* with the release's parameters, prompt and passages; *branch* has another prompt in its place.
 
     The rendered prompt's last user message stands in the place of the client's last user message;
     what the client said before and after it stays, after the prompt's leading messages.
@@ -53,10 +54,12 @@ async def augment(route: Route, body: Body, work: Work) -> Augmented:
     found: Sequence[Passage] = ()
     if route.retriever is not None:
         found = await work.run(_retrieve, route.retriever, question, route)
-    if route.render is not None:
+    render = route.render if branch is None else branch.render
+    if render is not None:
         passages = [{"id": p.id, "title": p.title, "text": p.text} for p in found]
         offered: dict[str, Any] = {"question": question, "passages": passages}
-        rendered = route.render({name: offered[name] for name in route.variables if name in offered})
+        wanted = route.variables if branch is None else branch.variables
+        rendered = render({name: offered[name] for name in wanted if name in offered})
         body = {**body, "messages": raw(_join(messages, position, rendered))}
     grounds = tuple(Ground(p.id, p.text, p.score) for p in found)
     return Augmented(body, question, grounds)

@@ -123,7 +123,7 @@ def _listed(name: str, target: Target, exchange: Exchange) -> dict[str, Any]:
     if route.digest:
         entry |= {"kind": route.kind, "digest": route.digest, "ready": route.problem is None}
     if route.balance is not None:
-        price = exchange.table.price(route.balance.model_name, exchange.now)
+        price = (route.prices or exchange.table.prices).of(route.balance.model_name, exchange.now)
         entry["price"] = price and {
             "input_picousd": price.input_picousd,
             "output_picousd": price.output_picousd,

@@ -31,6 +31,7 @@ from gateway.dataplane.services import Services
 from gateway.dataplane.stream import Wanted
 from gateway.dataplane.table import Route
 from gateway.dataplane.usage import UsageRecord
+from gateway.dataplane.variants import DEFAULT, Branch, choose
 from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, Overloaded, UpstreamError
 from gateway.providers.base import Call, Ground
 
@@ -103,7 +104,8 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     question: str | None = None
     grounds: tuple[Ground, ...] = ()
     if route.parameters or route.render is not None or route.retriever is not None:
-        augmented = await augment(route, body, services.work)
+        branch = _branch(exchange, route) if route.branches else None
+        augmented = await augment(route, body, services.work, branch)
         body, question, grounds = augmented.body, augmented.question, augmented.grounds
         if grounds:
             exchange.extra.append((b"x-sluicegate-passages", passages_header(grounds)))
@@ -127,6 +129,15 @@ async def _embed(exchange: Exchange, services: Services, data: bytes) -> None:
     await reserve(exchange, services, body=body, size=len(data), model=first(route))
     outgoing = _Outgoing(body, stream=False, wanted=Wanted(prompt_tokens=-(-len(data) // 4)))
     await _relay(exchange, route, outgoing, services)
+
+
+def _branch(exchange: Exchange, route: Route) -> Branch | None:
+    """The variant that answers this user; noted, and named in the answer."""
+    record = exchange.record
+    chosen = choose(route.branches, route.digest, record.user or record.session or record.account)
+    record.variant = chosen.name if chosen is not None else DEFAULT
+    exchange.extra.append((b"x-sluicegate-variant", record.variant.encode()))
+    return chosen
 
 
 def circuit_open(name: str, wait_s: float) -> CircuitOpen:

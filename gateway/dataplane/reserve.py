@@ -13,6 +13,7 @@ from gateway.dataplane.request import Body, field
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Subject
 from gateway.errors import InvalidRequest, LedgerFull, PriceUnknown
+from registry.entities import Price
 
 _MAX_CHOICES = 128
 _MAX_TOKENS = 10**9
@@ -62,7 +63,7 @@ def reserve_now(
     subjects = _subjects(exchange, body, model)
     price = None
     if model:
-        price = exchange.price = exchange.table.price(model, exchange.now)
+        price = exchange.price = _price(exchange, model)
         exchange.priced = model
         if price is None:
             _require_price(model, subjects, services.limits.unknown_price)
@@ -87,6 +88,13 @@ async def _admit(
     exchange.hold = await limiter.admit(subjects, tokens, cost_microusd)
 
 
+def _price(exchange: Exchange, model: str) -> Price | None:
+    """What *model* costs in this request: by its release's own price table where there is one."""
+    target = exchange.target
+    own = target.route.prices if target is not None else None
+    return (exchange.table.prices if own is None else own).of(model, exchange.now)
+
+
 def _require_price(model: str, subjects: Sequence[Subject], unknown: Literal["warn", "refuse"]) -> None:
     if unknown == "refuse" or any(subject.limits.budget_microusd is not None for subject in subjects):
         message = f"{model[:200]!r} has no price, and a budget counts money; set one: gateway prices set"
@@ -99,7 +107,7 @@ def settle(exchange: Exchange) -> None:
     if record.attempts and record.model:
         price = exchange.price
         if record.model != exchange.priced:
-            price = exchange.table.price(record.model, exchange.now)
+            price = _price(exchange, record.model)
         if price is not None:
             record.cost_microusd = price.cost_microusd(
                 record.prompt_tokens,

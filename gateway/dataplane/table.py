@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.dataplane.balance import Balance
 from gateway.dataplane.breaker import Breaker
+from gateway.dataplane.variants import Branch
 from gateway.errors import KeyNotAllowed, NotReady, UnknownModel
 from gateway.guardrails.policy import TextScreen
 from gateway.providers.base import Provider
@@ -21,6 +22,32 @@ from registry.entities import Feature, Limits, Price, Retrieval, SubjectKind
 from registry.templates import Render
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What models cost, by exact name and by pattern."""
+
+    exact: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)
+    """`provider/model` → its prices, latest first."""
+    patterns: tuple[tuple[str, tuple[Price, ...]], ...] = ()
+    """The same for patterns, longest first."""
+
+    def of(self, model: str, now: datetime) -> Price | None:
+        """What `provider/model` *model* costs at *now*, by its own price or else its longest pattern's."""
+        for price in self.exact.get(model, ()):
+            if price.effective_from <= now:
+                if price.withdrawn:
+                    break
+                return price
+        for pattern, prices in self.patterns:
+            if fnmatchcase(model, pattern):
+                for price in prices:
+                    if price.effective_from <= now:
+                        if price.withdrawn:
+                            break
+                        return price
+        return None
 
 
 class Passage(Protocol):
@@ -149,6 +176,8 @@ class Route:
     predictor: Predictor | None = None
     render: Render | None = None
     variables: frozenset[str] = frozenset()
+    branches: tuple[Branch, ...] = ()
+    """Prompts that share its traffic with *render*."""
     parameters: Mapping[str, msgspec.Raw] = field(default_factory=dict)
     """Request fields the release sets, as JSON."""
     input: TextScreen | None = None
@@ -162,6 +191,8 @@ class Route:
     """Chooses the upstream of each request; None where nothing is relayed."""
     breaker: Breaker | None = None
     """Of a classical model; None where there is none."""
+    prices: Prices | None = None
+    """Its own price table; None: the prices in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,26 +300,7 @@ class RouteTable:
     """(release, alias) → digest that the registry names."""
     limits: Mapping[tuple[str, str], Limits] = field(default_factory=dict)
     """(kind, subject) → limits of teams, users, sessions and models; subject `*` is each other one."""
-    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)
-    """`provider/model` → its prices, latest first."""
-    price_patterns: tuple[tuple[str, tuple[Price, ...]], ...] = ()
-    """The same for patterns, longest first."""
-
-    def price(self, model: str, now: datetime) -> Price | None:
-        """What `provider/model` *model* costs at *now*, by its own price or else its longest pattern's."""
-        for price in self.prices.get(model, ()):
-            if price.effective_from <= now:
-                if price.withdrawn:
-                    break
-                return price
-        for pattern, prices in self.price_patterns:
-            if fnmatchcase(model, pattern):
-                for price in prices:
-                    if price.effective_from <= now:
-                        if price.withdrawn:
-                            break
-                        return price
-        return None
+    prices: Prices = field(default_factory=Prices)
 
     def find(self, model: str, grant: Grant) -> Target:
         """

@@ -25,6 +25,8 @@ class UsageRecord(msgspec.Struct):
     """Release name, or `provider/*` for a model called directly; empty before routing."""
     alias: str = ""
     digest: str = ""
+    variant: str = ""
+    """Which of the release's prompts was used; empty where it has one only."""
     model: str = ""
     """`provider/model` that answered."""
     upstream: str = ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from registry import terminal
-from registry.cli import evidence, lists, moves, push
+from registry.cli import evidence, lists, mlflow, moves, push
 
 application = terminal.command_group("Versions, releases, evidence and the aliases they move.")
 push.add_to(application)
 lists.add_to(application)
 evidence.add_to(application)
 moves.add_to(application)
+mlflow.add_to(application)
 
 
 def main() -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from registry import evaluations, evidence
 from registry.clock import to_text, utc_now
 from registry.errors import BadInput
 from registry.ids import short
 from registry.refs import check_name
-from registry.terminal import Json, actor, command_group, show, table
+from registry.signing import read_public_key
+from registry.terminal import Json, command_group, show, table
 from registry.workspace import open_workspace
 
 
@@ -35,7 +34,7 @@ def add_to(application: typer.Typer) -> None:
 
 def list_evidence(name: str, *, as_json: Json = False) -> None:
     """List the evidence on file for a release name, newest first."""
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("evidence.list") as connection:
         filed = evaluations.envelopes(connection, check_name(name))
     claims = [(on_file, evidence.claim(envelope)) for on_file, envelope in filed]
     rows = [
@@ -65,7 +64,7 @@ def show_evidence(
     as_json: Json = False,
 ) -> None:
     """Print an envelope as it was filed."""
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("evidence.show") as connection:
         envelope = evaluations.get_envelope(connection, digest)
     answer = json.loads(evidence.open_envelope(envelope)[0]) if statement else envelope
     show(answer, lambda: json.dumps(answer, indent=2), as_json=as_json)
@@ -73,7 +72,7 @@ def show_evidence(
 
 def list_keys(*, as_json: Json = False) -> None:
     """List the keys ever trusted."""
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("keys.list") as connection:
         keys = evidence.trusted(connection)
     rows = [(key["key_id"], key["added_at"][:19], key["added_by"], key["revoked_at"] or "-") for key in keys]
     show({"keys": keys}, lambda: table(("KEY", "ADDED", "BY", "REVOKED"), rows), as_json=as_json)
@@ -81,9 +80,9 @@ def list_keys(*, as_json: Json = False) -> None:
 
 def create_key(*, as_json: Json = False) -> None:
     """Make this machine's signing key where there is none, and trust it."""
-    with open_workspace() as workspace, workspace.writing() as connection:
-        key = evidence.load_or_create_key(workspace.settings.signing_key)
-        identity = evidence.trust(connection, key.public_key(), actor=actor(), now=utc_now())
+    with open_workspace() as workspace, workspace.acting("keys.trust") as (connection, who):
+        key = workspace.evidence_signer.public_key()
+        identity = evidence.trust(connection, key, actor=who, now=utc_now())
     show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
 
 
@@ -94,18 +93,17 @@ def trust_key(
 ) -> None:
     """Accept evidence signed by another machine's key, such as CI's."""
     try:
-        key = serialization.load_pem_public_key(public_key.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{public_key}: cannot be read as a public key in PEM") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise BadInput(f"{public_key}: holds a {type(key).__name__}, not an Ed25519 public key")
-    with open_workspace() as workspace, workspace.writing() as connection:
-        identity = evidence.trust(connection, key, actor=actor(), now=utc_now())
+        text = public_key.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{public_key}: cannot be read: {error.strerror}") from error
+    key = read_public_key(text, str(public_key))
+    with open_workspace() as workspace, workspace.acting("keys.trust") as (connection, who):
+        identity = evidence.trust(connection, key, actor=who, now=utc_now())
     show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
 
 
 def revoke_key(key_id: str, *, as_json: Json = False) -> None:
     """Stop accepting a key's evidence, past and future."""
-    with open_workspace() as workspace, workspace.writing() as connection:
-        evidence.revoke(connection, key_id, now=utc_now())
+    with open_workspace() as workspace, workspace.acting("keys.revoke") as (connection, who):
+        evidence.revoke(connection, key_id, actor=who, now=utc_now())
     show({"ok": True, "key_id": key_id}, f"revoked {key_id}", as_json=as_json)

@@ -38,7 +38,7 @@ def _add(group: typer.Typer, plural: str, kind: Kind) -> None:
         as_json: Json = False,
     ) -> None:
         """List versions, newest first."""
-        with open_workspace() as workspace, workspace.reading() as connection:
+        with open_workspace() as workspace, workspace.viewing("versions.list") as connection:
             found = versions.listing(connection, kind, name, limit)
             pointing = _aliases(connection) if kind == "release" else {}
         rows = [
@@ -59,7 +59,7 @@ def _add(group: typer.Typer, plural: str, kind: Kind) -> None:
     @group.command("show", epilog=f"Example: registry {plural} show NAME")
     def one(ref: str, *, as_json: Json = False) -> None:
         """Print one version: name, name:3, name@alias (releases) or name@sha256:…"""
-        with open_workspace() as workspace, workspace.reading() as connection:
+        with open_workspace() as workspace, workspace.viewing("versions.show") as connection:
             if kind == "release":
                 version = releases.resolve(connection, parse_ref(ref))
             else:

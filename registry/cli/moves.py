@@ -14,7 +14,7 @@ from registry.entities import AliasMove
 from registry.errors import BadInput, NotFound
 from registry.ids import digest, short
 from registry.refs import Ref, check_name, parse_ref
-from registry.terminal import EXIT_FAIL, Json, actor, show, table
+from registry.terminal import EXIT_FAIL, Json, show, table
 from registry.workspace import open_workspace
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
@@ -47,13 +47,13 @@ def promote(
 ) -> None:
     """Move an alias to a release whose evidence holds; refused otherwise (exit code 1)."""
     judged = None if evidence is None else [_envelope(path) for path in evidence]
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("aliases.promote") as (connection, who):
         move = promotion.promote(
             connection,
             workspace.artifacts,
             parse_ref(ref),
             to,
-            actor=actor(),
+            actor=who,
             reason=reason,
             now=utc_now(),
             envelopes=judged,
@@ -77,9 +77,9 @@ def rollback(
 ) -> None:
     """Return an alias to the release it pointed at before, in one step."""
     check_name(name)
-    with open_workspace() as workspace, workspace.writing() as connection:
+    with open_workspace() as workspace, workspace.acting("aliases.rollback") as (connection, who):
         move = promotion.rollback(
-            connection, workspace.artifacts, name, alias, actor=actor(), reason=reason, now=utc_now()
+            connection, workspace.artifacts, name, alias, actor=who, reason=reason, now=utc_now()
         )
     text = f"rolled back {name}@{alias} {_from(move)} → {short(move.to_digest)}"
     show({"ok": True, **_plain(move)}, text, as_json=as_json)
@@ -93,7 +93,7 @@ def show_history(
 ) -> None:
     """Who moved which alias where, when and why; with --at, what each alias was then."""
     until = from_text(at) if at else None
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("aliases.history") as connection:
         moves = history.moves(connection, check_name(name), until=until)
         moves.sort(key=lambda move: move.at)
         if not moves and not history.moves(connection, name):
@@ -114,7 +114,7 @@ def show_history(
 
 def verify(*, as_json: Json = False) -> None:
     """Check every digest, every alias against its history, every blob (exit code 1 on damage)."""
-    with open_workspace() as workspace, workspace.reading() as connection:
+    with open_workspace() as workspace, workspace.viewing("registry.verify") as connection:
         found = promotion.problems(connection, workspace.artifacts)
     show(
         {"ok": not found, "problems": found},

@@ -13,7 +13,7 @@ from registry.entities import Version
 from registry.ids import digest
 from registry.refs import parse_ref
 from registry.templates import compile_prompt
-from registry.terminal import Json, actor, command_group, show
+from registry.terminal import Json, command_group, show
 from registry.versions import plain
 from registry.workspace import open_workspace
 
@@ -42,8 +42,8 @@ def push_prompt(file: File, *, dry_run: DryRun = False, as_json: Json = False) -
     if dry_run:
         _dry("prompt", name, content, as_json=as_json)
         return
-    with open_workspace() as workspace, workspace.writing() as connection:
-        version = prompts.push(connection, name, content, actor=actor(), now=utc_now())
+    with open_workspace() as workspace, workspace.acting("prompts.push") as (connection, who):
+        version = prompts.push(connection, name, content, actor=who, now=utc_now())
     _pushed(version, as_json=as_json)
 
 
@@ -76,8 +76,9 @@ def push_policy(file: File, *, dry_run: DryRun = False, as_json: Json = False) -
     if dry_run:
         _dry(f"{policy.kind} policy", policy.name, policy.rules or policy.gate, as_json=as_json)
         return
-    with open_workspace() as workspace, workspace.writing() as connection:
-        version = policies.push(connection, policy, actor=actor(), now=utc_now())
+    verb = "gates.push" if policy.kind == "gate" else "guardrails.push"
+    with open_workspace() as workspace, workspace.acting(verb) as (connection, who):
+        version = policies.push(connection, policy, actor=who, now=utc_now())
     _pushed(version, as_json=as_json)
 
 
@@ -86,13 +87,13 @@ def create(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> Non
     release = releases.read_file(file)
     with open_workspace() as workspace:
         if dry_run:
-            with workspace.reading() as connection:
+            with workspace.viewing("versions.list") as connection:
                 _dry("release", release.name, releases.pin(connection, release), as_json=as_json)
             return
         now = utc_now()
-        with workspace.writing() as connection:
-            version = releases.create(connection, release, actor=actor(), now=now)
-            promotion.nominate(connection, version, actor=actor(), now=now)
+        with workspace.acting("releases.create") as (connection, who):
+            version = releases.create(connection, release, actor=who, now=now)
+            promotion.nominate(connection, version, actor=who, now=now)
     _pushed(version, as_json=as_json, alias="candidate")
 
 

@@ -19,7 +19,7 @@ import pytest
 from gateway.dataplane.admission import Admission
 from gateway.dataplane.breaker import Breaker
 from gateway.dataplane.sse import DONE_EVENT
-from gateway.dataplane.table import Route, Subject
+from gateway.dataplane.table import Prices, Route, Subject
 from gateway.dataplane.usage import UsageRecord
 from registry.clock import utc_now
 from registry.entities import Limits, Price
@@ -114,7 +114,7 @@ async def stage(**provider: Any) -> AsyncIterator[Stage]:
     async with raw_upstream() as up:
         relayed = provider_at(up.url, **({"idle_timeout_s": 0.15, "first_byte_timeout_s": 0.15} | provider))
         route = balanced(Route(name="support", digest=DIGEST, model="tiny", provider=relayed), Breaker(10**9))
-        table = table_of({"support": route}, subjects=(KEY,), prices={"vllm/tiny": (PRICE,)})
+        table = table_of({"support": route}, subjects=(KEY,), prices=Prices({"vllm/tiny": (PRICE,)}))
         records: list[UsageRecord] = []
         plane = DataPlane(
             FixedSources(table), records.append, limiter=memory_limiter(), admission=Admission(10_000, 60.0)
@@ -313,7 +313,7 @@ def test_what_is_retried_costs_once_and_answers_whole() -> None:
         async with stage() as on:
             route = on.plane.sources.table.targets["support"].route
             retried = balanced(route, Breaker(10**9), max_retries=1)
-            prices = {"vllm/tiny": (PRICE,)}
+            prices = Prices({"vllm/tiny": (PRICE,)})
             on.plane.sources.table = table_of({"support": retried}, subjects=(KEY,), prices=prices)
             cuts = list(range(0, len(PLAIN), 7))
             tried: set[int] = set()

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.dataplane.admission import Admission
 from gateway.dataplane.limits import Limiter, open_limiter
-from gateway.dataplane.table import Route, Subject
+from gateway.dataplane.table import Prices, Route, Subject
 from registry.clock import utc_now
 from registry.entities import Limits, Price
 from tests.fakes.inloop import Act, ask, post, raw_upstream, serving_in_loop
@@ -67,7 +67,7 @@ async def gateway(
     """A data plane with *limiter*, until *done*."""
     provider = provider_at(url, first_byte_timeout_s=20.0)
     route = balanced(Route(name="support", digest=DIGEST, model="tiny", provider=provider))
-    table = table_of({"support": route}, subjects=(subject,), prices={"vllm/tiny": (PRICE,)})
+    table = table_of({"support": route}, subjects=(subject,), prices=Prices({"vllm/tiny": (PRICE,)}))
     records: list[Any] = []
     plane = DataPlane(FixedSources(table), records.append, limiter=limiter, admission=Admission(10_000, 60.0))
     await limiter.start()

@@ -17,6 +17,7 @@ import yaml
 from .conftest import Project
 
 pytestmark = pytest.mark.e2e
+RUN_AGAIN = "evals run suites/support.yaml --release support@candidate --baseline support@production"
 QUESTION: list[Any] = [{"role": "user", "content": "Who was the first modern geologist?"}]
 
 
@@ -100,6 +101,9 @@ def test_the_running_gateway_follows_within_a_second(project: Project) -> None:
         "registry promote support@candidate --reason test",
     )
     for line in moves:
+        if "promote" in line:
+            assert project.run(line, code=1)["error"]["code"] == "evidence_replayed"
+            project.run(RUN_AGAIN, env={"SLUICEGATE_EVALS__GATEWAY": project.url})
         moved = project.run(line)["to"]
         began = time.monotonic()
         while served(project) != moved:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dataplane.table import Route
+from gateway.dataplane.table import Prices, Route
 from registry.clock import from_text
 from registry.entities import Price
 from tests.fakes.parts import DIGEST, DataPlane, FixedSources, Scripted, Threshold, table_of
@@ -42,8 +42,7 @@ def shop() -> Iterator[Stand]:
     )
     table = table_of(
         routes,
-        prices={"vllm/tiny": prices},
-        price_patterns=(("vllm/o*", (Price("vllm/o*", OLD, 7, 8),)),),
+        prices=Prices({"vllm/tiny": prices}, (("vllm/o*", (Price("vllm/o*", OLD, 7, 8),)),)),
     )
     with serving(DataPlane(FixedSources(table), list[object]().append)) as url:
         stand = Stand(url, Upstream())

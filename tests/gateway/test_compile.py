@@ -44,8 +44,7 @@ def test_a_team_without_a_rule_is_not_counted() -> None:
 
 
 def table(*prices: Price) -> RouteTable:
-    exact, patterns = _prices(prices)
-    return RouteTable(prices=exact, price_patterns=patterns)
+    return RouteTable(prices=_prices(prices))
 
 
 def price(model: str, at: datetime, amount: int = 1, *, withdrawn: bool = False) -> Price:
@@ -56,30 +55,35 @@ def test_a_model_costs_what_was_set_last_before_the_moment() -> None:
     old, new, corrected = price("a/x", NOW - DAY, 1), price("a/x", NOW, 2), price("a/x", NOW, 3)
     found = table(old, new, corrected)
     moments = (NOW - 2 * DAY, NOW - DAY, NOW - timedelta(microseconds=1), NOW, NOW + DAY)
-    assert [found.price("a/x", at) for at in moments] == [None, old, old, corrected, corrected]
+    assert [found.prices.of("a/x", at) for at in moments] == [None, old, old, corrected, corrected]
 
 
 def test_its_own_price_wins_and_then_the_longest_pattern() -> None:
     own, short, long = price("a/x", NOW), price("a/*", NOW - DAY, 2), price("a/x*", NOW + DAY, 3)
     found = table(short, own, long)
     later = NOW + DAY
-    assert [found.price(model, later) for model in ("a/x", "a/x2", "a/y", "b/x")] == [own, long, short, None]
-    assert [found.price(model, NOW) for model in ("a/x", "a/x2")] == [own, short]
-    assert found.price("a/x", NOW - DAY) == short
+    assert [found.prices.of(model, later) for model in ("a/x", "a/x2", "a/y", "b/x")] == [
+        own,
+        long,
+        short,
+        None,
+    ]
+    assert [found.prices.of(model, NOW) for model in ("a/x", "a/x2")] == [own, short]
+    assert found.prices.of("a/x", NOW - DAY) == short
 
 
 def test_a_withdrawn_price_leaves_the_model_to_its_pattern() -> None:
     gone, pattern = price("a/x", NOW, 0, withdrawn=True), price("a/*", NOW - DAY, 2)
     found = table(price("a/x", NOW - DAY, 1), gone, pattern, price("b/*", NOW, 0, withdrawn=True))
-    assert [found.price(model, NOW) for model in ("a/x", "b/x")] == [pattern, None]
+    assert [found.prices.of(model, NOW) for model in ("a/x", "b/x")] == [pattern, None]
 
 
 def test_what_runs_on_this_machine_is_free_until_a_price_is_set() -> None:
     free = table()
     for model in ("llamacpp/smollm2", "extractive/best-sentence", "minilm/x", "hashing/x"):
-        found = free.price(model, NOW)
+        found = free.prices.of(model, NOW)
         assert found is not None
         assert found.cost_microusd(1000, 1000) == 0
-    assert [free.price(model, NOW) for model in ("ollama/x", "vllm/x", "openai/x")] == [None, None, None]
+    assert [free.prices.of(model, NOW) for model in ("ollama/x", "vllm/x", "openai/x")] == [None, None, None]
     own = price("llamacpp/*", NOW, 5)
-    assert table(own).price("llamacpp/x", NOW) == own
+    assert table(own).prices.of("llamacpp/x", NOW) == own

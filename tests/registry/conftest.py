@@ -17,6 +17,7 @@ from registry import (
     promotion,
     prompts,
     releases,
+    signing,
     suites,
 )
 from registry.entities import AliasMove, PromptContent, PromptMessage, Verdict, Version
@@ -116,7 +117,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def house(workspace: Workspace) -> House:
-    key = evidence.load_or_create_key(workspace.settings.signing_key)
+    key = signing.load_or_create_key(workspace.settings.signing_key)
     with workspace.writing() as connection:
         evidence.trust(connection, key.public_key(), actor="ann", now=NOW)
         prompts.push(connection, "support", PROMPT, actor="ann", now=NOW)

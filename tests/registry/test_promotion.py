@@ -27,6 +27,7 @@ from registry.errors import (
 )
 from registry.ids import digest
 from registry.policies import PolicyFile
+from registry.signing import key_id
 
 from .conftest import NOW, House
 
@@ -121,7 +122,7 @@ def test_foreign_evidence_is_refused(house: House) -> None:
 def test_evidence_of_a_revoked_key_is_refused(house: House) -> None:
     house.evidence(house.release())
     with house.workspace.writing() as connection:
-        evidence.revoke(connection, evidence.key_id(house.key.public_key()), now=NOW)
+        evidence.revoke(connection, key_id(house.key.public_key()), actor="ann", now=NOW)
     with pytest.raises(EvidenceUntrusted, match="revoked"):
         house.promote()
 

@@ -38,7 +38,7 @@ def write(folder: Path, name: str, kind: str) -> str:
                 for _, envelope in evaluations.envelopes(connection, name)
                 if evidence.claim(envelope).release == digest
             )
-        own_key = evidence.load_or_create_key(workspace.settings.signing_key)
+        own_key = workspace.evidence_signer
     statement: dict[str, Any] = json.loads(evidence.open_envelope(envelope)[0])
     if kind == "edited":
         statement["predicate"]["samples"] *= 10

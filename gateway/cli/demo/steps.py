@@ -119,6 +119,9 @@ def promote(story: Story) -> None:
         "again": f"{line} --reason 'back to the better answers' --json",
     }
     for verb, command in moves.items():
+        if verb == "again":
+            shell.refused(f"{line} --json", "evidence_replayed")
+            _judge(story, "support", " --baseline support@production")
         moved = shell.run(command)
         took = story.until(
             f"the gateway following {verb}",
