@@ -31,7 +31,7 @@ def main() -> None:
     epilog="Example: evals run suites/support.yaml --release support@candidate   "
     "Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 wrong input, settings or gateway.",
 )
-def run_suite(  # noqa: PLR0913 - one parameter for each option
+def run_suite(
     file: SuiteFile,
     *,
     release: Annotated[str | None, typer.Option(help="By default <name>@candidate.")] = None,
@@ -83,6 +83,7 @@ def run_suite(  # noqa: PLR0913 - one parameter for each option
                 done,
                 checks,
                 machine.report(done),
+                folder=file.resolve().parent,
                 valid_hours=hours,
                 now=utc_now(),
             )

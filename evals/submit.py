@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
+from classical.lineage import git_state
 from evals.cache import code_digest
 from evals.dataset import Dataset
 from evals.run import EvalRun
@@ -53,6 +55,7 @@ def file(
     checks: list[dict[str, Any]],
     summary: Mapping[str, Any],
     *,
+    folder: Path,
     valid_hours: float,
     now: datetime,
 ) -> Filed:
@@ -65,6 +68,7 @@ def file(
     Args:
         checks: what each check found, as plain JSON.
         summary: the report, kept beside the run.
+        folder: where the suite lies; the statement names the commit of the repository around it.
 
     Raises:
         BadInput: *valid_hours* is not positive, or the key file is no Ed25519 key.
@@ -72,10 +76,13 @@ def file(
     """
     suite, dataset = register(workspace, run.suite, run.dataset, now=now)
     signer = workspace.evidence_signer
+    state = git_state(folder)
+    commit = {"commit": state.commit, "dirty": state.dirty} if state is not None else {}
     release = run.subjects.candidate.version
     baseline = run.subjects.baseline
     with workspace.acting("evidence.file") as (connection, who):
         evidence.trust_first(connection, signer.public_key(), actor=who, now=now)
+        older = evaluations.of_suite(connection, release.digest, suite.name)
         gate_policy, _ = policies.gate_for(connection, release.name)
         statement = evidence.statement(
             release=release,
@@ -93,7 +100,9 @@ def file(
                 "name": "sluicegate evals",
                 "version": installed("sluicegate"),
                 "code": code_digest(),
+                **commit,
             },
+            supersedes=older,
         )
         envelope = evidence.sign(statement, signer)
         digest = evaluations.submit(connection, envelope, actor=who, now=now, summary=summary)

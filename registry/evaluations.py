@@ -115,6 +115,18 @@ def envelopes(
     return [(row["digest"], _parsed(row["envelope"])) for row in connection.execute(query).mappings()]
 
 
+def of_suite(connection: Connection, release_digest: str, suite_name: str) -> list[str]:
+    """Digests of the newest evidence about this very release from a suite of this name, at most 100."""
+    found = []
+    for identity, envelope in envelopes(connection, "", 100, digest_of=release_digest):
+        try:
+            if claim(envelope).suite_name == suite_name:
+                found.append(identity)
+        except EvidenceTampered:
+            continue  # it justifies nothing, so there is nothing to supersede
+    return found
+
+
 def withdrawn(connection: Connection, release_digest: str) -> set[str]:
     """Digests of the evidence about this very release that was withdrawn."""
     query = select(_EVIDENCE.c.digest).where(

@@ -17,8 +17,15 @@ def read(connection: Connection) -> Snapshot:
     The releases that aliases point at, each previous production, keys, limits and prices.
 
     One bad release does not take the others down: it is listed in `broken` with the reason.
+
+    Raises:
+        RecordTampered, AuditTampered: an alias was moved behind the registry; who serves goes on with what
+            was read before.
     """
-    aliases = {(state.name, state.alias): state.digest for state in releases.alias_states(connection)}
+    states = releases.alias_states(connection)
+    for state in states:
+        history.require_recorded(connection, state)
+    aliases = {(state.name, state.alias): state.digest for state in states}
     wanted = {(name, digest) for (name, _), digest in aliases.items()}
     wanted |= history.previous(connection)
     served: list[ServedRelease] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,8 +13,11 @@ from sqlalchemy import Connection, Engine
 from registry import access, adopt, anchor, audit, db, terminal
 from registry.artifacts import Artifacts
 from registry.entities import Actor
+from registry.errors import PlatformError
 from registry.settings import RegistrySettings, registry_settings
 from registry.signing import Signer, open_signer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,17 @@ class Workspace:
             audit.taken(connection)
             yield connection
             head = audit.taken(connection)
+            if not connection.in_transaction():  # the caller rolled back, so there is no such head
+                head = None
         if head is not None:
+            self._keep(head)
+
+    def _keep(self, head: anchor.Head) -> None:
+        """Anchor *head*. What it stands for is committed, so a full disk must not look like a failure."""
+        try:
             anchor.keep(self.settings.audit_anchor, head)
+        except PlatformError as error:
+            _log.warning("the audit anchor could not be kept: %s", error)
 
     @contextmanager
     def viewing(self, verb: str, token: str | None = None, *, remote: bool = False) -> Iterator[Connection]:

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import update
 
-from registry import evidence, history, policies, releases, snapshot, suites, tables
+from registry import evidence, history, policies, promotion, releases, snapshot, suites, tables
 from registry.entities import GatePolicy, Version
 from registry.errors import (
     AliasMoved,
@@ -27,6 +27,7 @@ from registry.errors import (
 )
 from registry.ids import digest
 from registry.policies import PolicyFile
+from registry.refs import parse_ref
 from registry.signing import key_id
 
 from .conftest import NOW, House
@@ -290,3 +291,14 @@ def test_one_broken_release_does_not_take_the_others_from_the_snapshot(house: Ho
         read = snapshot.read(connection)
     assert [served.version.name for served in read.releases] == ["support"]
     assert list(read.broken) == [other.digest]
+
+
+def test_a_transaction_that_was_rolled_back_is_not_anchored(house: House) -> None:
+    house.evidence(house.release())
+    with house.workspace.acting("aliases.promote") as (connection, who):
+        ref = parse_ref("support@candidate")
+        artifacts = house.workspace.artifacts
+        promotion.promote(connection, artifacts, ref, "production", actor=who, reason="", now=NOW)
+        connection.rollback()
+    assert house.production() is None
+    assert house.promote() is not None
