@@ -350,6 +350,13 @@ def _gauges(state: State, gauges: Gauges) -> Iterator[Metric]:
     for name, alias in sorted(table.aliases):
         info.add_metric((name, alias, table.targets[f"{name}@{alias}"].route.digest), 1)
     yield info
+    unproven = GaugeMetricFamily(
+        "sluicegate_alias_without_evidence", "1 for each alias that was moved by breaking the glass.",
+        labels=("release", "alias"),
+    )  # fmt: skip
+    for name, alias in sorted(table.unproven):
+        unproven.add_metric((name, alias), 1)
+    yield unproven
     up = "Whether the registry could be read at the last look."
     yield GaugeMetricFamily("sluicegate_registry_up", up, value=float(state.registry_error is None))
     ready = "Whether every release in production can answer."

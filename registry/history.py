@@ -99,6 +99,8 @@ def recorded(move: AliasMove, generation: int) -> dict[str, Any]:
     """What the audit chain says of a move."""
     return {
         "generation": generation,
+        "action": move.action,
+        "by": move.actor,
         "from": move.from_digest,
         "to": move.to_digest,
         "reason": move.reason,
@@ -111,9 +113,9 @@ def target(name: str, alias: str) -> str:
     return f"release/{name}@{alias}"
 
 
-def require_recorded(connection: Connection, state: AliasState) -> None:
+def require_recorded(connection: Connection, state: AliasState) -> AliasMove:
     """
-    Check that an alias points where the last recorded move of it left it.
+    The last move of an alias, once that is where it points and what was recorded.
 
     Raises:
         RecordTampered: the alias or its history was changed behind the registry.
@@ -124,7 +126,9 @@ def require_recorded(connection: Connection, state: AliasState) -> None:
     row = connection.execute(query).mappings().first()
     if row is None or row["to_digest"] != state.digest:
         raise RecordTampered(f"{state.name}@{state.alias} does not point where its history says")
-    audit.require(connection, target(state.name, state.alias), recorded(_move(row), state.generation))
+    move = _move(row)
+    audit.require(connection, target(state.name, state.alias), recorded(move, state.generation))
+    return move
 
 
 def require_authentic(connection: Connection, name: str, alias: str) -> None:

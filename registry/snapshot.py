@@ -23,8 +23,7 @@ def read(connection: Connection) -> Snapshot:
             was read before.
     """
     states = releases.alias_states(connection)
-    for state in states:
-        history.require_recorded(connection, state)
+    moves = [history.require_recorded(connection, state) for state in states]
     aliases = {(state.name, state.alias): state.digest for state in states}
     wanted = {(name, digest) for (name, _), digest in aliases.items()}
     wanted |= history.previous(connection)
@@ -44,4 +43,5 @@ def read(connection: Connection) -> Snapshot:
         broken=broken,
         limits=tuple(limits.list_rules(connection)),
         prices=tuple(prices.list_prices(connection)),
+        unproven=frozenset((move.name, move.alias) for move in moves if move.action == "break-glass"),
     )

@@ -88,7 +88,7 @@ class Compiler:
         table = RouteTable(
             snapshot.revision, numbers | targets, grants, dict(snapshot.aliases),
             limits={key: limits for key, limits in rules.items() if key[0] != "team"},
-            prices=_prices(snapshot.prices),
+            prices=_prices(snapshot.prices), unproven=snapshot.unproven,
         )  # fmt: skip
         return Compiled(table, wanted)
 

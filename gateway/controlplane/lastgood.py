@@ -30,6 +30,7 @@ class _Body(msgspec.Struct):
     broken: dict[str, str]
     limits: tuple[LimitRule, ...]
     prices: tuple[Price, ...]
+    unproven: list[tuple[str, str]] = []
 
 
 class _File(msgspec.Struct):
@@ -67,6 +68,7 @@ class LastGood:
                 dict(snapshot.broken),
                 snapshot.limits,
                 snapshot.prices,
+                sorted(snapshot.unproven),
             )
         )
         digest = hashlib.sha256(body).hexdigest()
@@ -94,8 +96,9 @@ class LastGood:
             return None
         aliases = {(name, alias): digest for name, alias, digest in found.aliases}
         snapshot = Snapshot(
-            found.revision, found.releases, aliases, found.keys, found.broken, found.limits, found.prices
-        )
+            found.revision, found.releases, aliases, found.keys, found.broken, found.limits, found.prices,
+            frozenset(found.unproven),
+        )  # fmt: skip
         return snapshot, file.written_at
 
 

@@ -176,6 +176,9 @@ class Live:
         self.registry_error = None
         self.kept_at = None
         if found is not None:
+            before = self._snapshot.unproven if self._snapshot is not None else frozenset()
+            for name, alias in sorted(found.unproven - before):
+                _log.warning("%s@%s stands on no evidence: somebody broke the glass", name, alias)
             self._snapshot = found
             self._swap()
             await loop.run_in_executor(self._reader, self._keep, found)

@@ -301,6 +301,8 @@ class RouteTable:
     limits: Mapping[tuple[str, str], Limits] = field(default_factory=dict)
     """(kind, subject) → limits of teams, users, sessions and models; subject `*` is each other one."""
     prices: Prices = field(default_factory=Prices)
+    unproven: frozenset[tuple[str, str]] = frozenset()
+    """(release, alias) of every alias that stands on no evidence: somebody broke the glass."""
 
     def find(self, model: str, grant: Grant) -> Target:
         """

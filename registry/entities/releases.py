@@ -153,3 +153,5 @@ class Snapshot:
     limits: tuple[LimitRule, ...] = ()
     prices: tuple[Price, ...] = ()
     """Every price, past and future ones too."""
+    unproven: frozenset[tuple[str, str]] = frozenset()
+    """(release name, alias) of every alias that was last moved by breaking the glass."""
