@@ -127,9 +127,12 @@ class Gateway:
             await send({"type": "websocket.close", "code": 1000})
 
     def _emit(self, record: UsageRecord) -> None:
-        """Keep what was used, then count it."""
-        if record.attempts or record.rows or record.prompt_tokens:
+        """Keep what was used and what was decided, then count it."""
+        used = bool(record.attempts or record.rows or record.prompt_tokens)
+        if used:
             self._journal.append(record)
+        if record.error or record.findings:
+            self._ledger.decisions.note(record, journaled=used)
         self.telemetry.emit(record)
         if self._request_log is not None:
             self._request_log.add(record)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, insert, or_, select, update
 
@@ -155,11 +155,8 @@ def update_key(
     check_key(key.name, models, routes, team)
     shared = {"models": json.dumps(tuple(models)), "routes": json.dumps(tuple(routes)), "team": team}
     shared["limits"] = limits_to_json(key.limits if limits is None else limits)
-    connection.execute(
-        update(_TABLE)
-        .where(or_(_TABLE.c.account == key.account, _TABLE.c.id == key_id), _TABLE.c.revoked_at.is_(None))
-        .values(shared)
-    )
+    alike = or_(_TABLE.c.account == key.account, _TABLE.c.id == key_id) & _TABLE.c.revoked_at.is_(None)
+    connection.execute(update(_TABLE).where(alike).values(shared))
     if expires_at is not None:
         until = None if expires_at == "never" else expires_at
         _check_expiry(until, now)
@@ -168,10 +165,10 @@ def update_key(
             .where(_TABLE.c.id == key_id)
             .values(expires_at=to_text(until) if until is not None else None)
         )
-    changed = get_key(connection, key_id)
-    _record(connection, "api-key.update", changed, actor, now)
+    for row in connection.execute(select(_TABLE).where(alike).order_by(_TABLE.c.id)).mappings().all():
+        _record(connection, "api-key.update", _key(row), actor, now)
     bump_revision(connection)
-    return changed
+    return get_key(connection, key_id)
 
 
 def rotate_key(
@@ -241,17 +238,29 @@ def check_key(name: str, models: Sequence[str], routes: Sequence[str], team: str
         check_name(team, "team")
 
 
+def protected(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(target, body) of every key, as the audit chain vouches for it."""
+    for row in connection.execute(select(_TABLE)).mappings():
+        key = _key(row)
+        yield f"api-key/{key.id}", _recorded(key)
+
+
 def _record(connection: Connection, action: str, key: ApiKey, actor: str, now: datetime) -> None:
-    body = {
+    audit.append(connection, action, f"api-key/{key.id}", _recorded(key), actor=actor, now=now)
+
+
+def _recorded(key: ApiKey) -> dict[str, Any]:
+    return {
         "name": key.name,
+        "key": key.digest,
         "account": key.account,
         "models": list(key.models),
         "routes": list(key.routes),
         "team": key.team,
         "limits": json.loads(limits_to_json(key.limits)),
         "expires_at": to_text(key.expires_at) if key.expires_at else None,
+        "revoked_at": to_text(key.revoked_at) if key.revoked_at else None,
     }
-    audit.append(connection, action, f"api-key/{key.id}", body, actor=actor, now=now)
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:

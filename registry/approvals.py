@@ -116,7 +116,8 @@ def require(connection: Connection, release: Version, alias: str, terms: GatePol
     if len(counted) < wanted:
         message = (
             f"{release.name}:{release.number} has {len(counted)} of {wanted} approvals for {alias}, its "
-            f"author {release.created_by} not counted; `registry approvals give {release.name}:{release.number}`"
+            f"author {release.created_by} not counted; "
+            f"`registry approvals give {release.name}:{release.number}`"
         )
         raise ApprovalMissing(message)
     return sorted(counted)

@@ -1,4 +1,4 @@
-"""What the audit chain says: to read here, and to take elsewhere in a file that verifies without a database."""
+"""What the audit chain says: to read here, or to take away in a file that verifies without a database."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FORMAT = "sluicegate-audit-v1"
 AT_ONCE = 5000
 """Records that are in memory at the same time."""
 _TABLE, _KEYS, _SUBJECTS = tables.audit, tables.audit_keys, tables.subject_keys
+_GONE = b"null"
 _SKEW = timedelta(days=1)
 """How far the clocks of those who append may be apart, for finding a time without reading every record."""
 
@@ -64,7 +65,8 @@ class _Line(msgspec.Struct):
     actor: str
     target: str
     subject: str | None
-    body: msgspec.Raw | None
+    body: msgspec.Raw
+    """As it is stored, to the byte; `null` where it is gone."""
     body_digest: str
     previous: str
     hash: str
@@ -199,7 +201,7 @@ def _rows(path: Path) -> Iterator[list[Row]]:
                 continue
             try:
                 line = decoder.decode(text)
-                body = bytes(line.body).decode() if line.body is not None else None
+                body = None if bytes(line.body) == _GONE else bytes(line.body).decode()
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise AuditTampered(f"{path}, line {number}: is no audit record") from error
             values = {name: getattr(line, name) for name in _Line.__struct_fields__} | {"body": body}
@@ -212,7 +214,7 @@ def _rows(path: Path) -> Iterator[list[Row]]:
 
 def _line(row: Row) -> _Line:
     values: dict[str, Any] = row._asdict()
-    return _Line(**values | {"body": None if row.body is None else msgspec.Raw(row.body.encode())})
+    return _Line(**values | {"body": msgspec.Raw(_GONE if row.body is None else row.body.encode())})
 
 
 def _within(

@@ -1,10 +1,10 @@
 """
 How long the audit chain remembers: retention, legal holds, and the erasure of persons.
 
-A record's header and hashes stay for ever; what ends is its body. The chain covers a body by its digest, so it
-holds without the body, and what was emptied is written into the chain itself: `audit verify` accepts a missing
-body only where a prune record names it. What says something about a person is encrypted with a key of that
-person (AES-256-GCM, NIST SP 800-38D); to erase somebody, the key is deleted.
+A record's header and hashes stay for ever; what ends is its body. The chain covers a body by its digest, so
+it holds without the body, and what was emptied is written into the chain itself: `audit verify` accepts a
+missing body only where a prune record names it. What says something about a person is encrypted with a key of
+that person (AES-256-GCM, NIST SP 800-38D); to erase somebody, the key is deleted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 
 from registry import audit, tables
+from registry.audit import Entry
 from registry.clock import to_text
 from registry.entities import AuditClass
 from registry.errors import AuditTampered, BadInput, Conflict, NotFound
@@ -83,6 +84,26 @@ def unseal(connection: Connection, subject: str, sealed: str) -> dict[str, Any] 
     except (InvalidTag, ValueError, binascii.Error, msgspec.MsgspecError) as error:
         raise AuditTampered(f"what was sealed for {subject} cannot be opened with its key") from error
     return content
+
+
+def append_sealed(
+    connection: Connection, entries: Sequence[tuple[Entry, str, Mapping[str, Any]]], *, now: datetime
+) -> int:
+    """
+    As `audit.append_all`, for records about persons.
+
+    Args:
+        entries: (record, name, content): *content* goes into the body under `sealed`, encrypted for the
+            person of that name; with an empty name it is about nobody, and left out.
+    """
+    ready: list[Entry] = []
+    for entry, name, content in entries:
+        if name:
+            subject, sealed = seal(connection, name, content, now=now)
+            ready.append(entry._replace(subject=subject, body={**entry.body, "sealed": sealed}))
+        else:
+            ready.append(entry)
+    return audit.append_all(connection, ready, now=now)
 
 
 def erase(connection: Connection, person: str, *, reason: str, actor: str, now: datetime) -> dict[str, Any]:

@@ -141,10 +141,14 @@ def require_complete(connection: Connection, release_digest: str) -> None:
 
     Raises:
         RecordTampered: evidence was removed, added or brought back behind the registry.
+        EvidenceTampered: an envelope, or the column it is sorted by, was changed; it might have said no.
     """
     query = select(_EVIDENCE).where(_EVIDENCE.c.release_digest == release_digest)
     held = {}
     for row in connection.execute(query).mappings():
+        said = _readable(row)
+        if said is None or said.envelope != row["digest"] or to_text(said.valid_from) != row["valid_from"]:
+            raise EvidenceTampered(f"evidence {row['digest']} was changed since it was filed")
         held[target(release_digest, row["digest"])] = row["withdrawn_at"] is not None
     known = {}
     prefix = target(release_digest, "")

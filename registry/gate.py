@@ -22,6 +22,7 @@ from registry.errors import (
     GateNotPassed,
     NotFound,
     PromotionRefused,
+    RecordTampered,
 )
 from registry.evidence import Claim
 from registry.ids import digest, short
@@ -35,8 +36,8 @@ class _OtherRelease(EvidenceMismatch):
 
 
 _TELLING = (
-    EvidenceSuperseded,
     EvidenceReplayed,
+    EvidenceSuperseded,
     EvidenceExpired,
     EvidenceUntrusted,
     EvidenceTampered,
@@ -97,10 +98,12 @@ def require_evidence(
     for on_file, envelope in asked:
         try:
             claim = judge.claim(on_file, envelope)
+        except RecordTampered:
+            raise
         except PromotionRefused as error:
             refused.append(error)
         else:
-            held.setdefault(claim.suite_name, claim)
+            _keep_newest(claim, held)
     for on_file, envelope in filed if given is not None else ():
         _outvote(judge, on_file, envelope, held)
     wanted = terms.suites or tuple(sorted(held))
@@ -119,10 +122,18 @@ def _outvote(judge: _Judge, on_file: str, envelope: Mapping[str, Any], held: dic
     """Let evidence on file take the place of older evidence that was handed in."""
     try:
         claim = judge.claim(on_file, envelope)
+    except RecordTampered:
+        raise
     except PromotionRefused:
         return  # it holds for nothing, so it outvotes nothing
+    if claim.suite_name in held:
+        _keep_newest(claim, held)
+
+
+def _keep_newest(claim: Claim, held: dict[str, Claim]) -> None:
+    """By what was signed: the column that evidence is sorted by could have been changed."""
     known = held.get(claim.suite_name)
-    if known is not None and known.valid_from < claim.valid_from:
+    if known is None or known.valid_from < claim.valid_from:
         held[claim.suite_name] = claim
 
 
@@ -225,6 +236,8 @@ class _Judge:
         ):
             try:
                 gone.update(evidence.verify(self._connection, envelope).supersedes)
+            except RecordTampered:
+                raise
             except PromotionRefused:
                 continue  # unsigned words supersede nothing
         return gone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -73,6 +73,12 @@ def list_rules(connection: Connection) -> list[LimitRule]:
     """Every rule, by kind and subject."""
     rows = connection.execute(select(_TABLE).order_by(_TABLE.c.kind, _TABLE.c.subject)).mappings()
     return [LimitRule(row["kind"], row["subject"], from_json(row["limits"])) for row in rows]
+
+
+def protected(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(target, body) of every rule, as the audit chain vouches for it."""
+    for row in connection.execute(select(_TABLE)).mappings():
+        yield f"limit/{row['kind']}/{row['subject']}", json.loads(row["limits"])
 
 
 def _record(

@@ -1,13 +1,14 @@
 """
 Prompt files: YAML between `---` lines, then the templates. They review well in git, and keep their bytes.
 
-A chat prompt has a section for each message, under `# system`, `# user` or `# assistant`. A line of a template
-that would read as such a heading is written with a backslash before it. A prompt of kind text has no headings:
-all that follows the front matter is its template.
+A chat prompt has a section for each message, under `# system`, `# user` or `# assistant`. A line of a
+template that would read as such a heading is written with a backslash before it. A prompt of kind text has
+no headings: all that follows the front matter is its template.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ _FRONT = re.compile(r"\A---[ \t]*\r?\n(?P<front>.*?\n)---[ \t]*(?:\r?\n(?P<body>
 _HEADING = re.compile(r"^# (system|user|assistant)[ \t]*\r?$", re.MULTILINE)
 _ESCAPED = re.compile(r"^\\(\\*# (?:system|user|assistant)[ \t]*\r?)$", re.MULTILINE)
 _NEEDS_ESCAPE = re.compile(r"^(\\*# (?:system|user|assistant)[ \t]*\r?)$", re.MULTILINE)
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -116,6 +118,8 @@ def check_content(content: PromptContent) -> None:
     Raises:
         BadInput: names what is wrong.
     """
+    if content.kind == "text" and content.messages[0].role != "user":
+        raise BadInput(f"a prompt of kind text has the role user, not {content.messages[0].role}")
     for name, ref in (content.partials or {}).items():
         if not is_digest(ref):
             try:
@@ -155,8 +159,7 @@ def write_file(name: str, content: PromptContent) -> str:
             lines += [f"{key}:", *(f"  {_key(inner)}: {_scalar(said)}" for inner, said in value.items())]
     for key, more in (("tools", content.tools), ("response_schema", content.response_schema)):
         if more:
-            plain = list(more) if isinstance(more, tuple) else dict(more)
-            lines.append(yaml.safe_dump({key: plain}, sort_keys=False, allow_unicode=True, width=2**31).rstrip("\n"))
+            lines.append(_yaml({key: json.loads(json.dumps(more))}))
     lines.append("---")
     if content.kind == "text":
         return "\n".join([*lines, texts[0] + "\n"])
@@ -170,7 +173,7 @@ def with_partials(content: PromptContent, digests: Mapping[str, str]) -> PromptC
 
 
 def _text(body: str, *, kept: bool) -> tuple[PromptMessage, ...]:
-    return (PromptMessage("user", _section(body) if kept else body.strip()),)
+    return (PromptMessage("user", body.removesuffix("\n") if kept else body.strip()),)
 
 
 def _messages(body: str, source: str, *, kept: bool) -> tuple[PromptMessage, ...]:
@@ -181,14 +184,9 @@ def _messages(body: str, source: str, *, kept: bool) -> tuple[PromptMessage, ...
     messages = []
     for heading, end in zip(headings, ends, strict=True):
         text = body[heading.end() : end].removeprefix("\n")
-        text = _ESCAPED.sub(r"\1", _section(text) if kept else text.strip())
+        text = _ESCAPED.sub(r"\1", text.removesuffix("\n") if kept else text.strip())
         messages.append(PromptMessage(cast("Role", heading[1]), text))
     return tuple(messages)
-
-
-def _section(text: str) -> str:
-    """A template whose white space is kept: all but the line end that closes it."""
-    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def _with_backslash(match: re.Match[str]) -> str:
@@ -201,4 +199,10 @@ def _key(text: str) -> str:
 
 def _scalar(text: str) -> str:
     """*text* as YAML that reads back as text."""
-    return yaml.safe_dump(text, allow_unicode=True, width=2**31, default_style=None).removesuffix("...\n").strip()
+    return _yaml(text).removesuffix("...").rstrip("\n")
+
+
+def _yaml(value: object) -> str:
+    """*value* as YAML that reads back as it is; unusual line ends are escaped, which YAML would fold."""
+    is_usual = not _LINE_ENDS.search(json.dumps(value, ensure_ascii=False))
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=is_usual, width=2**31).rstrip("\n")

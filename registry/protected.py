@@ -7,7 +7,19 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from registry import access, approvals, evaluations, evidence, history, tables, versions
+from registry import (
+    access,
+    accounts,
+    approvals,
+    audit_keep,
+    evaluations,
+    evidence,
+    history,
+    labels,
+    limits,
+    tables,
+    versions,
+)
 
 _MOVES = tables.alias_moves
 
@@ -23,6 +35,10 @@ def rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any] | None]]:
     yield from evaluations.protected(connection)
     yield from access.protected(connection)
     yield from approvals.protected(connection)
+    yield from labels.protected(connection)
+    yield from accounts.protected(connection)
+    yield from limits.protected(connection)
+    yield from audit_keep.protected(connection)
 
 
 def moves(connection: Connection) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -1,10 +1,10 @@
 """
 Jinja for templates that nobody reviewed: neither Python, nor files, nor time, nor memory are within reach.
 
-What Jinja's own sandbox leaves open is work: loops in loops, strings that double, filters that pad to any width.
-Here every template is rewritten before it is compiled, so that each iteration, output, call, operation and
-filter is paid for from a budget that a render starts with. Filters and methods are those of a list; each is
-linear in what it reads and writes, and that is what it costs.
+What Jinja's own sandbox leaves open is work: loops in loops, strings that double, filters that pad to any
+width. Here every template is rewritten before it is compiled, so that each iteration, output, call, operation
+and filter is paid for from a budget that a render starts with. Filters and methods are those of a list; each
+costs what it reads and writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import (
 from contextvars import ContextVar
 from json import JSONEncoder
 from types import BuiltinMethodType, MethodType
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateError, nodes, pass_context
 from jinja2.filters import FILTERS
@@ -46,19 +46,22 @@ _CHARACTERS_A_STEP = 16
 _MAX_BITS = 4096
 _MAX_WIDTH = 10_000
 _METHODS: Mapping[type, frozenset[str]] = {
-    str: frozenset(
-        "capitalize count endswith find isalnum isalpha isdigit islower isspace isupper join lower lstrip "
-        "removeprefix removesuffix replace rfind rsplit rstrip split splitlines startswith strip title upper".split()
-    ),
-    dict: frozenset("get items keys values".split()),
-    list: frozenset("count index".split()),
-    tuple: frozenset("count index".split()),
-}
+    str: frozenset((
+        "capitalize", "count", "endswith", "find", "isalnum", "isalpha", "isdigit", "islower",
+        "isspace", "isupper", "join", "lower", "lstrip", "removeprefix", "removesuffix", "replace",
+        "rfind", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper",
+    )),
+    dict: frozenset(("get", "items", "keys", "values")),
+    list: frozenset(("count", "index")),
+    tuple: frozenset(("count", "index")),
+}  # fmt: skip
 _FILTERS = (
-    "abs batch capitalize center count d default dictsort e escape first float groupby indent int items join last "
-    "length list lower map max min reject rejectattr replace reverse round safe select selectattr slice sort "
-    "string sum title tojson trim truncate unique upper wordcount wordwrap"
-).split()
+    "abs", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first",
+    "float", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map",
+    "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr",
+    "slice", "sort", "string", "sum", "title", "tojson", "trim", "truncate", "unique", "upper",
+    "wordcount", "wordwrap",
+)  # fmt: skip
 _WIDE = frozenset(("batch", "center", "indent", "round", "slice", "truncate", "wordwrap"))
 """Filters whose whole numbers are sizes."""
 _OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
@@ -158,7 +161,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         Args:
             partials: digest → template text.
             names: what the outermost template calls them → digest.
-        """  # noqa: D205, D212, D415
+        """
         super().__init__(
             undefined=StrictUndefined, autoescape=False, trim_blocks=True, optimized=False,
             loader=DictLoader(dict(partials)), auto_reload=False, cache_size=-1,
@@ -167,7 +170,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {"range": safe_range, "dict": dict, "namespace": Namespace}
         self.filters = {name: _metered(name, FILTERS[name]) for name in _FILTERS}
         self.filters |= {"_emit": _emit, "_loop": _loop, "_weigh": _weigh, "_concat": _concat}
-        self.tests = {name: _metered(name, test) for name, test in TESTS.items() if name != "callable"}
+        tests = cast("Mapping[str, Callable[..., Any]]", TESTS)
+        self.tests = {name: _metered(name, test) for name, test in tests.items() if name != "callable"}
 
     def join_path(self, template: str, parent: str) -> str:
         """What an included name stands for: in the outermost template a digest of its own choosing."""
@@ -205,7 +209,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         budget.weigh(result)
         return result
 
-    def call(self, context: Context, called: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+    def call(self, context: Context, called: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """What a call returns: a macro's, a loop's, or one of the methods on the list."""
         budget = _BUDGET.get()
         budget.weigh(args)
@@ -216,7 +220,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 raise Refused(f"calls the method {name!r} of {type(owner).__name__}, which prompts may not")
             budget.weigh(owner)
             if name == "join":
-                return _join(budget, list(args[0]), owner) if args else called()
+                return _join(budget, list(args[0]), str(owner)) if args else called()
             if name == "replace" and len(args) >= 2:
                 _check_replace(budget, owner, *args[:2])
         elif not (
@@ -241,7 +245,9 @@ def check(tree: nodes.Template) -> None:
         if count >= MAX_NODES:
             raise Refused(f"has more than {MAX_NODES} parts")
         if isinstance(node, nodes.Extends | nodes.Block | nodes.Import | nodes.FromImport):
-            raise Refused(f"line {node.lineno}: {type(node).__name__.lower()} is not for prompts; use include")
+            raise Refused(
+                f"line {node.lineno}: {type(node).__name__.lower()} is not for prompts; use include"
+            )
         if isinstance(node, nodes.Include) and not (
             isinstance(node.template, nodes.Const)
             and isinstance(node.template.value, str)
@@ -250,7 +256,9 @@ def check(tree: nodes.Template) -> None:
         ):
             raise Refused(f'line {node.lineno}: write {{% include "name" %}}, with a name and nothing else')
         if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-            raise Refused(f"line {node.lineno}: no filter {node.name!r} here; there are {', '.join(_FILTERS)}")
+            raise Refused(
+                f"line {node.lineno}: no filter {node.name!r} here; there are {', '.join(_FILTERS)}"
+            )
 
 
 def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
@@ -262,67 +270,77 @@ def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
 
 
 class _Meter(NodeTransformer):
-    """Puts the meter into a syntax tree."""
+    """Puts the meter into a syntax tree, innermost parts first."""
 
-    def visit_Template(self, node: nodes.Template) -> nodes.Template:
-        return self._with_toll(node)
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """What *node* is replaced by."""
+        self.generic_visit(node, *args, **kwargs)
+        rewrite = _REWRITES.get(type(node))
+        return rewrite(node) if rewrite is not None else node
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:
-        return self._with_toll(node)
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.CallBlock:
-        return self._with_toll(node)
+def _body(node: Any) -> nodes.Node:  # noqa: ANN401 - a template, a macro or a call block
+    node.body = [_toll(node.lineno or 1, _cost(node.body)), *node.body]
+    metered: nodes.Node = node
+    return metered
 
-    def visit_For(self, node: nodes.For) -> nodes.For:
-        cost = _cost(node.body)
-        self.generic_visit(node)
-        node.iter = _filter("_loop", node.iter, cost)
-        return node
 
-    def visit_Include(self, node: nodes.Include) -> list[nodes.Node]:
-        return [_toll(node.lineno, 1), node]
+def _for(node: nodes.For) -> nodes.Node:
+    node.iter = _filter("_loop", node.iter, _cost(node.body))
+    return node
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Output:
-        self.generic_visit(node)
-        node.nodes = [
-            _filter("_emit", nodes.Const(part.data) if isinstance(part, nodes.TemplateData) else part)
-            for part in node.nodes
-        ]
-        return node
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:
-        self.generic_visit(node)
-        node.expr = _weighed(node.expr)
-        for operand in node.ops:
-            operand.expr = _weighed(operand.expr)
-        return node
+def _include(node: nodes.Include) -> list[nodes.Node]:
+    return [_toll(node.lineno, 1), node]
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
-        self.generic_visit(node)
-        return _filter("_concat", nodes.List(node.nodes, lineno=node.lineno))
 
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
-        self.generic_visit(node)
-        return _filter("_weigh", node) if isinstance(node.arg, nodes.Slice) else node
+def _output(node: nodes.Output) -> nodes.Node:
+    node.nodes = [
+        _filter("_emit", nodes.Const(part.data) if isinstance(part, nodes.TemplateData) else part)
+        for part in node.nodes
+    ]
+    return node
 
-    def _with_toll(self, node: Any) -> Any:  # noqa: ANN401
-        cost = _cost(node.body)
-        self.generic_visit(node)
-        node.body = [_toll(node.lineno or 1, cost), *node.body]
-        return node
+
+def _compare(node: nodes.Compare) -> nodes.Node:
+    node.expr = _weighed(node.expr)
+    for operand in node.ops:
+        operand.expr = _weighed(operand.expr)
+    return node
+
+
+def _concatenation(node: nodes.Concat) -> nodes.Node:
+    return _filter("_concat", nodes.List(node.nodes, lineno=node.lineno))
+
+
+def _getitem(node: nodes.Getitem) -> nodes.Node:
+    return _filter("_weigh", node) if isinstance(node.arg, nodes.Slice) else node
+
+
+_REWRITES: Mapping[type, Callable[[Any], nodes.Node | list[nodes.Node]]] = {
+    nodes.CallBlock: _body,
+    nodes.Compare: _compare,
+    nodes.Concat: _concatenation,
+    nodes.For: _for,
+    nodes.Getitem: _getitem,
+    nodes.Include: _include,
+    nodes.Macro: _body,
+    nodes.Output: _output,
+    nodes.Template: _body,
+}
 
 
 def _cost(body: Iterable[nodes.Node]) -> int:
-    return 1 + sum(1 for node in body for _ in _walk(node)) // 8
+    return 1 + sum(1 for node in body for _ in _walk(node)) // 12
 
 
 def _toll(lineno: int, cost: int) -> nodes.Output:
     return nodes.Output([_filter("_emit", nodes.Const(""), cost)], lineno=lineno)
 
 
-def _filter(name: str, node: nodes.Expr, *arguments: int) -> nodes.Filter:
+def _filter(name: str, node: nodes.Node, *arguments: int) -> nodes.Filter:
     lineno = node.lineno or 1
-    given = [nodes.Const(argument, lineno=lineno) for argument in arguments]
+    given: list[nodes.Node] = [nodes.Const(argument, lineno=lineno) for argument in arguments]
     return nodes.Filter(node, name, given, [], None, None, lineno=lineno)
 
 

@@ -10,14 +10,16 @@ from registry.errors import BadInput
 
 MAX_DEPTH = 32
 _TYPES = frozenset(("string", "number", "integer", "boolean", "object", "array", "null"))
-_ONE = frozenset(
-    "additionalProperties contains else if items not propertyNames then unevaluatedItems unevaluatedProperties".split()
-)
+_ONE = frozenset((
+    "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
+    "unevaluatedItems", "unevaluatedProperties",
+))  # fmt: skip
 _MANY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
 _NAMED = frozenset(("$defs", "definitions", "dependentSchemas", "patternProperties", "properties"))
-_COUNTS = frozenset(
-    "maxContains maxItems maxLength maxProperties minContains minItems minLength minProperties".split()
-)
+_COUNTS = frozenset((
+    "maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength",
+    "minProperties",
+))  # fmt: skip
 _NUMBERS = frozenset(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"))
 _TEXTS = frozenset(("$anchor", "$comment", "$id", "$ref", "$schema", "description", "format", "title"))
 _FLAGS = frozenset(("deprecated", "readOnly", "uniqueItems", "writeOnly"))
@@ -38,7 +40,9 @@ def check_tools(tools: Sequence[Mapping[str, object]]) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name)):
             raise BadInput(f"tools: {name!r} is not 1 to 64 of A-Z, a-z, 0-9, '_', '-'")
         if set(tool) - {"type", "function"}:
-            raise BadInput(f"tools.{name}: only type and function, not {sorted(set(tool) - {'type', 'function'})}")
+            raise BadInput(
+                f"tools.{name}: only type and function, not {sorted(set(tool) - {'type', 'function'})}"
+            )
         unknown = set(function) - {"name", "description", "parameters", "strict"}
         if unknown:
             raise BadInput(f"tools.{name}: unknown keys {sorted(unknown)}")
@@ -94,8 +98,7 @@ def _schema(schema: object, where: str, depth: int) -> None:
 
 def _plain(key: str, value: object, where: str) -> None:
     if key == "type" and not (
-        (isinstance(value, str) and value in _TYPES)
-        or (_is_names(value) and value and set(value) <= _TYPES)  # type: ignore[call-overload]
+        (isinstance(value, str) and value in _TYPES) or (_is_names(value) and value and set(value) <= _TYPES)  # type: ignore[call-overload]
     ):
         raise BadInput(f"{where}: expected one of {', '.join(sorted(_TYPES))}, or a list of them")
     if key == "required" and not _is_names(value):

@@ -32,7 +32,7 @@ class RegistrySettings:
     database_url: str = ""
     """SQLAlchemy URL; empty means SQLite at `<home>/registry.db`."""
     artifacts: str = ""
-    """Folder of the content-addressed blobs; empty means `<home>/artifacts`."""
+    """Folder of the content-addressed blobs, or a URL such as `s3://…`; empty is `<home>/artifacts`."""
     evidence_hours: float = 168.0
     """How long evidence signed here stays valid."""
     evidence_signer: str = ""
@@ -52,9 +52,14 @@ class RegistrySettings:
         return self.database_url or f"sqlite:///{self.home / 'registry.db'}"
 
     @property
-    def artifact_folder(self) -> Path:
-        """The artifact folder in force."""
-        return Path(self.artifacts) if self.artifacts else self.home / "artifacts"
+    def artifact_store(self) -> str:
+        """Folder or URL of the artifact store in force."""
+        return self.artifacts or str(self.home / "artifacts")
+
+    @property
+    def artifact_cache(self) -> Path:
+        """Folder for local copies of what a remote artifact store holds."""
+        return self.home / "cache" / "artifacts"
 
     @property
     def signing_key(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.environment import Template
-from jinja2.sandbox import SecurityError
+from jinja2.exceptions import SecurityError
 
 from registry import sandbox
 from registry.entities import PromptContent
@@ -65,7 +65,9 @@ def compile_prompt(prompt: PromptContent, partials: Mapping[str, str] = _NONE) -
         used |= meta.find_undeclared_variables(tree)
         included |= _included(tree)
         code = _guarded(where, lambda tree=tree: environment.compile(tree, ""))  # type: ignore[misc]
-        templates.append((message.role, Template.from_code(environment, code, environment.make_globals(None))))
+        templates.append(
+            (message.role, Template.from_code(environment, code, environment.make_globals(None)))
+        )
     if included != set(names):
         raise BadTemplate(_differs("partials", included, set(names)))
     for name in sorted(names):
@@ -155,8 +157,8 @@ def includes(text: str) -> frozenset[str]:
 
 def variables(text: str) -> dict[str, str]:
     """
-    The variables of a template → the type its use suggests: what is looped over is a list, what has attributes
-    an object, all else text.
+    The variables of a template → the type its use suggests: what is looped over is a list, what has
+    attributes an object, all else text.
 
     Raises:
         BadTemplate: a syntax error, or a construct that prompts may not use.
@@ -167,7 +169,11 @@ def variables(text: str) -> dict[str, str]:
         inner = loop.iter.node if isinstance(loop.iter, nodes.Filter) else loop.iter
         if isinstance(inner, nodes.Name) and inner.name in found:
             found[inner.name] = "list"
-    for part in tree.find_all((nodes.Getattr, nodes.Getitem)):
+    parts: list[nodes.Getattr | nodes.Getitem] = [
+        *tree.find_all(nodes.Getattr),
+        *tree.find_all(nodes.Getitem),
+    ]
+    for part in parts:
         if isinstance(part.node, nodes.Name) and found.get(part.node.name) == "text":
             found[part.node.name] = "object"
     return found
@@ -215,7 +221,9 @@ def _guarded(where: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401
 
 
 def _included(tree: nodes.Template) -> set[str]:
-    return {node.template.value for node in tree.find_all(nodes.Include) if isinstance(node.template, nodes.Const)}
+    return {
+        node.template.value for node in tree.find_all(nodes.Include) if isinstance(node.template, nodes.Const)
+    }
 
 
 def _variables(

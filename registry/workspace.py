@@ -14,6 +14,7 @@ from registry import access, adopt, anchor, audit, db, terminal
 from registry.artifacts import Artifacts
 from registry.entities import Actor
 from registry.errors import PlatformError
+from registry.objectstore import open_artifacts
 from registry.settings import RegistrySettings, registry_settings
 from registry.signing import Signer, open_signer
 
@@ -121,7 +122,7 @@ def open_workspace(settings: RegistrySettings | None = None, *, later: bool = Fa
         StoreUnavailable: the database cannot be opened.
     """
     settings = settings or registry_settings()
-    workspace = Workspace(settings, Artifacts(settings.artifact_folder), [])
+    workspace = Workspace(settings, open_artifacts(settings.artifact_store, settings.artifact_cache), [])
     try:
         if not later:
             workspace.engine  # noqa: B018 - connects

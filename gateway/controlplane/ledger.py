@@ -22,12 +22,12 @@ from typing import IO
 
 import msgspec
 
-from gateway.controlplane import segments
+from gateway.controlplane import decisions, segments
 from gateway.controlplane.lastgood import replace_file
 from gateway.controlplane.refresh import make_path
 from gateway.dataplane.table import Subject
 from gateway.errors import LimitsUnavailable
-from registry import traffic
+from registry import audit_keep, traffic
 from registry.clock import Clock, to_text
 from registry.entities import Spending, SubjectKind, UsageEntry
 from registry.errors import BadSettings, PlatformError, StoreUnavailable
@@ -68,6 +68,8 @@ class Ledger:
         """Why the registry took nothing last time; None when it did."""
         self.stored = 0
         """Records stored by this process since it began."""
+        self.decisions = decisions.Decisions()
+        """What this process decided about requests, on its way into the audit chain."""
         self.sums: Mapping[tuple[str, str, str], int] = {}
         """(kind, subject, period) → micro-USD that keys and teams have spent in the period that is now."""
         try:
@@ -82,7 +84,7 @@ class Ledger:
 
         Args:
             wait_s: how long to wait for another process that drains the same folder; by then it may have
-                stored everything.
+                stored everything. Not zero at the end, when no more decisions come.
         """
         before = self.stored
         with self._draining:
@@ -91,6 +93,7 @@ class Ledger:
                     if alone:
                         self._drain()
                 self._sum_up()
+                self._store_decisions(None if wait_s else to_text(self._clock()))
             except (PlatformError, OSError) as error:
                 if self.problem is None:
                     _log.warning("usage stays in %s until the registry takes it: %s", self._folder, error)
@@ -155,9 +158,26 @@ class Ledger:
                 self._store([entry])
 
     def _record(self, entries: list[UsageEntry]) -> None:
+        cut = {entry.request_id: entry for entry in entries if entry.error in decisions.POLICY}
         with self._workspace.writing() as connection:
+            known = traffic.stored(connection, list(cut)) if cut else set[str]()
             new = traffic.record(connection, entries)
+            about = [decisions.of_entry(entry) for name, entry in cut.items() if name not in known]
+            if about:
+                audit_keep.append_sealed(connection, about, now=self._clock())
         self.stored += new
+
+    def _store_decisions(self, until: str | None) -> None:
+        taken = self.decisions.take(until)
+        if not taken:
+            return
+        try:
+            self._find_database()
+            with self._workspace.writing() as connection:
+                audit_keep.append_sealed(connection, decisions.of_counts(taken), now=self._clock())
+        except Exception:
+            self.decisions.give_back(taken)
+            raise
 
     def _set_aside(self, entry: UsageEntry) -> None:
         path = self._folder / _REFUSED

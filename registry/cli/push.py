@@ -1,4 +1,4 @@
-"""`registry prompts|policies|releases push|create`: files become immutable versions."""
+"""`registry policies|releases push|create`: files become immutable versions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from registry import policies, promotion, prompts, releases
+from registry import policies, promotion, releases
+from registry.cli import prompts
 from registry.clock import utc_now
 from registry.entities import Version
 from registry.ids import digest
-from registry.refs import parse_ref
-from registry.templates import compile_prompt
 from registry.terminal import Json, command_group, show
 from registry.versions import plain
 from registry.workspace import open_workspace
@@ -23,51 +22,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the file and stor
 
 def add_to(application: typer.Typer) -> None:
     """Hang the groups `prompts`, `policies` and `releases` into *application*."""
-    group = command_group("Prompts: immutable, numbered, content-addressed.")
-    group.command("push", epilog="Example: registry prompts push prompts/support.md")(push_prompt)
-    group.command("pull", epilog="Example: registry prompts pull support:2 > support.md")(pull_prompt)
-    group.command("render", epilog="Example: registry prompts render support --set question=Why?")(render)
-    application.add_typer(group, name="prompts")
+    prompts.add_to(application)
     group = command_group("Guardrail policies and gate policies.")
     group.command("push", epilog="Example: registry policies push policies/guardrails.yaml")(push_policy)
     application.add_typer(group, name="policies")
     group = command_group("Releases: the pinned parts of what runs.")
     group.command("create", epilog="Example: registry releases create releases/support.yaml")(create)
     application.add_typer(group, name="releases")
-
-
-def push_prompt(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Store a prompt file as a version; equal content is the same version."""
-    name, content = prompts.read_file(file)
-    if dry_run:
-        _dry("prompt", name, content, as_json=as_json)
-        return
-    with open_workspace() as workspace, workspace.acting("prompts.push") as (connection, who):
-        version = prompts.push(connection, name, content, actor=who, now=utc_now())
-    _pushed(version, as_json=as_json)
-
-
-def pull_prompt(ref: str, *, as_json: Json = False) -> None:
-    """Print a prompt as the file it was pushed from."""
-    with open_workspace() as workspace, workspace.reading() as connection:
-        version, content = prompts.get(connection, parse_ref(ref))
-    text = prompts.write_file(version.name, content)
-    show({"name": version.name, "digest": version.digest, "file": text}, text, as_json=as_json)
-
-
-def render(
-    ref: str,
-    *,
-    values: Annotated[list[str] | None, typer.Option("--set", help="A text variable, name=value.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Render a prompt with text variables; a missing or extra one is an error."""
-    with open_workspace() as workspace, workspace.reading() as connection:
-        _, content = prompts.get(connection, parse_ref(ref))
-    pairs = dict(item.partition("=")[::2] for item in values or [])
-    messages = compile_prompt(content)(pairs)
-    text = "\n\n".join(f"# {message['role']}\n{message['content']}" for message in messages)
-    show({"messages": messages}, text, as_json=as_json)
 
 
 def push_policy(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:

@@ -71,7 +71,8 @@ def test_pulling_a_prompt_prints_the_file_that_was_pushed(project: Path) -> None
 def test_rendering_needs_exactly_the_variables(project: Path) -> None:
     answer(project, "prompts", "push", "support.md")
     rendered = answer(project, "prompts", "render", "support", "--set", "question=Why?")
-    assert rendered == {"messages": [{"role": "user", "content": "Why?"}]}
+    assert rendered["messages"] == [{"role": "user", "content": "Why?"}]
+    assert (rendered["name"], rendered["number"]) == ("support", 1)
     failed = answer(project, "prompts", "render", "support", code=3)
     assert failed["error"]["code"] == "bad_template"
 
