@@ -242,7 +242,7 @@ def names(connection: Connection) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def log(connection: Connection, name: str, *, limit: int = 50, before: int | None = None) -> dict[str, Any]:
+def log(connection: Connection, name: str, *, limit: int = 20, before: int | None = None) -> dict[str, Any]:
     """
     Who pushed which version of a prompt when, newest first, with its labels and the releases that pin it.
 

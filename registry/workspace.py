@@ -39,6 +39,7 @@ class Workspace:
             StoreUnavailable: it cannot be opened; the next use tries again.
         """
         if not self.engines:
+            self.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             engine = db.connect(self.settings.url)
             settings = self.settings
             signer = open_signer(settings.audit_signer, settings.audit_key)

@@ -162,7 +162,7 @@ def render(ref: Reference, *, sets: Sets = None, values: Values = None, as_json:
 def log(
     name: Annotated[str, typer.Argument(help="The prompt.")],
     *,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many versions.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many versions.")] = 20,
     before: Annotated[int | None, typer.Option(min=1, help="Only versions below this number.")] = None,
     as_json: Json = False,
 ) -> None:

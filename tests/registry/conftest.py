@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry import (
     datasets,
+    db,
     evaluations,
     evidence,
     policies,
@@ -25,6 +26,7 @@ from registry.refs import parse_ref
 from registry.releases import ReleaseFile
 from registry.settings import RegistrySettings
 from registry.workspace import Workspace, open_workspace
+from tests.fakes.postgres import Postgres, postgres
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PROMPT = PromptContent((PromptMessage("user", "{{ question }}"),), {"question": "text"})
@@ -109,9 +111,31 @@ class House:
             return promotion.problems(connection, self.workspace.artifacts)
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[tuple[Postgres, str]]:
+    """A PostgreSQL, and the name of a database with our tables."""
+    with postgres() as running:
+        template = running.create()
+        db.connect(running.url(template)).dispose()
+        yield running, template
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty registry on each of the two databases."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    running, template = request.getfixturevalue("server")
+    name = running.create(template)
+    yield running.url(name)
+    running.drop(name)
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(RegistrySettings(home=tmp_path / "home")) as opened:
+def workspace(tmp_path: Path, database_url: str) -> Iterator[Workspace]:
+    settings = RegistrySettings(home=tmp_path / "home", database_url=database_url)
+    with open_workspace(settings) as opened:
         yield opened
 
 

@@ -195,8 +195,9 @@ def test_what_is_no_export_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLUICEGATE_REGISTRY__DATABASE_URL", database_url)
     monkeypatch.setenv("SLUICEGATE_REGISTRY__HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SLUICEGATE_ACTOR", "ann")
     return tmp_path
@@ -281,6 +282,7 @@ def test_a_chain_that_was_cut_is_not_accepted(home: Path, workspace: Workspace) 
     assert isinstance(refused("anchor", "--accept", "--reason", "restored"), AuditTampered)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_copy_from_before_is_accepted_on_purpose_and_the_chain_says_so(
     home: Path, workspace: Workspace
 ) -> None:

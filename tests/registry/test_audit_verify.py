@@ -89,6 +89,12 @@ def gate(house: House, **terms: Any) -> None:
         policies.push(connection, file, actor="ann", now=NOW)
 
 
+@pytest.fixture(params=["sqlite"])
+def database_url() -> str:
+    """Intruders write with SQLite's own driver here."""
+    return ""
+
+
 @pytest.fixture
 def crime(house: House) -> Crime:
     """`production` points at the first release; the second, a candidate, passed and could be promoted."""

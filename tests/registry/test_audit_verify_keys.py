@@ -17,6 +17,12 @@ from .test_audit_verify import Crime, crime
 __all__ = ["crime"]
 
 
+@pytest.fixture(params=["sqlite"])
+def database_url() -> str:
+    """Intruders write with SQLite's own driver here."""
+    return ""
+
+
 @pytest.fixture
 def keyed(crime: Crime) -> Crime:
     """With keys of the gateway, limits and a label too."""

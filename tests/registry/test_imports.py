@@ -133,7 +133,7 @@ def human(template: str, form: str = "f-string", **more: Any) -> dict[str, Any]:
         (human("x", "twig"), "message 1: the template format 'twig'"),
         (human("{% import 'os' as x %}", "jinja2"), "import is not for prompts"),
         (human("{x}", partial_variables={"x": "1"}), "message 1: values given ahead"),
-        (lc("HumanMessagePromptTemplate", prompt=[lc("PromptTemplate", template="a"), lc("ImagePromptTemplate")]),  # noqa: E501 - one case a line
+        (lc("HumanMessagePromptTemplate", prompt=[lc("PromptTemplate"), lc("ImagePromptTemplate")]),
          "message 1: 2 parts"),
         (lc("ChatMessage", role="tool", content="x"), "a message of role 'tool'"),
     ],

@@ -35,7 +35,7 @@ def rendered(text: str, **values: Any) -> str:
         ("{{ a }} + {{ b }}", {"a": 1, "b": 2.5}, "1 + 2.5"),
         ("{% if yes %}y{% else %}n{% endif %}", {"yes": True}, "y"),
         ("{{ o.a }}{{ o['b'] }}", {"o": {"a": 1, "b": "z"}}, "1z"),
-        ("{% for p in l %}{{ loop.index }}/{{ loop.length }}{{ p.t }}{% endfor %}", {"l": [{"t": "x"}]}, "1/1x"),
+        ("{% for p in l %}{{ loop.index }}/{{ loop.length }}{{ p }}{% endfor %}", {"l": ["x"]}, "1/1x"),
         ("{{ l | map(attribute='t') | join(', ') | upper }}", {"l": [{"t": "x"}, {"t": "y"}]}, "X, Y"),
         ("{{ o | tojson(indent=2) }}", {"o": {"a": [1]}}, '{\n  "a": [\n    1\n  ]\n}'),
         ("{% for k, v in o.items() %}{{ k }}={{ v }}{% endfor %}", {"o": {"a": 1}}, "a=1"),
