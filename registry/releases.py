@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
-from registry import indexes, models, parse, policies, prices, prompts, tables, versions
+from registry import indexes, labels, models, parse, policies, prices, prompts, tables, versions
 from registry.entities import (
     AliasState,
     PromptContent,
@@ -209,9 +209,7 @@ def _variants(connection: Connection, file: ReleaseFile) -> tuple[Variant, ...] 
     if file.variants is None:
         return None
     return tuple(
-        Variant(
-            variant.name, versions.get(connection, "prompt", parse_ref(variant.prompt)).digest, variant.weight
-        )
+        Variant(variant.name, labels.resolve(connection, parse_ref(variant.prompt)).digest, variant.weight)
         for variant in file.variants
     )
 
@@ -251,4 +249,8 @@ def _digest(
     kind: Literal["prompt", "index", "guardrail-policy", "price-table"],
     text: str | None,
 ) -> str | None:
-    return versions.get(connection, kind, parse_ref(text)).digest if text else None
+    if not text:
+        return None
+    if kind == "prompt":
+        return labels.resolve(connection, parse_ref(text)).digest
+    return versions.get(connection, kind, parse_ref(text)).digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry import terminal
-from registry.cli import archive, audit, evidence, lists, mlflow, moves, push
+from registry.cli import archive, audit, evidence, lists, mlflow, moves, people, push
 
 application = terminal.command_group("Versions, releases, evidence and the aliases they move.")
 push.add_to(application)
@@ -13,6 +13,7 @@ moves.add_to(application)
 mlflow.add_to(application)
 archive.add_to(application)
 audit.add_to(application)
+people.add_to(application)
 
 
 def main() -> None:

@@ -23,11 +23,16 @@ def add_to(application: typer.Typer) -> None:
     group = command_group("Signed evaluation results.")
     group.command("list", epilog="Example: registry evidence list support")(list_evidence)
     group.command("show", epilog="Example: registry evidence show sha256:… > evidence.json")(show_evidence)
+    group.command("file", epilog="Example: registry evidence file evidence.json")(file_evidence)
+    group.command("withdraw", epilog="Example: registry evidence withdraw sha256:… --reason 'wrong key'")(
+        withdraw_evidence
+    )
     application.add_typer(group, name="evidence")
     group = command_group("Keys whose evidence this registry accepts.")
     group.command("list", epilog="Example: registry keys list")(list_keys)
     group.command("create", epilog="Example: registry keys create")(create_key)
     group.command("trust", epilog="Example: registry keys trust ci.pub.pem")(trust_key)
+    group.command("retire", epilog="Example: registry keys retire sha256:…")(retire_key)
     group.command("revoke", epilog="Example: registry keys revoke sha256:…")(revoke_key)
     application.add_typer(group, name="keys")
 
@@ -70,6 +75,33 @@ def show_evidence(
     show(answer, lambda: json.dumps(answer, indent=2), as_json=as_json)
 
 
+def file_evidence(
+    file: Annotated[Path, typer.Argument(help="A signed envelope, as JSON.")], *, as_json: Json = False
+) -> None:
+    """File evidence that was signed elsewhere. Whether it counts is decided when an alias wants to move."""
+    try:
+        envelope = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(envelope, dict):
+        raise BadInput(f"{file}: is not a JSON object")
+    with open_workspace() as workspace, workspace.acting("evidence.file") as (connection, who):
+        digest = evaluations.submit(connection, envelope, actor=who, now=utc_now())
+    show({"ok": True, "digest": digest}, f"filed {digest}", as_json=as_json)
+
+
+def withdraw_evidence(
+    digest: str,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit chain.")],
+    as_json: Json = False,
+) -> None:
+    """Take back evidence: it stays on file and justifies nothing any more."""
+    with open_workspace() as workspace, workspace.acting("evidence.withdraw") as (connection, who):
+        evaluations.withdraw(connection, digest, reason=reason, actor=who, now=utc_now())
+    show({"ok": True, "digest": digest}, f"withdrew {digest}", as_json=as_json)
+
+
 def list_keys(*, as_json: Json = False) -> None:
     """List the keys ever trusted."""
     with open_workspace() as workspace, workspace.viewing("keys.list") as connection:
@@ -100,6 +132,13 @@ def trust_key(
     with open_workspace() as workspace, workspace.acting("keys.trust") as (connection, who):
         identity = evidence.trust(connection, key, actor=who, now=utc_now())
     show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
+
+
+def retire_key(key_id: str, *, as_json: Json = False) -> None:
+    """Stop accepting what a key signs from now on; what it signed before keeps its worth."""
+    with open_workspace() as workspace, workspace.acting("keys.retire") as (connection, who):
+        evidence.retire(connection, key_id, actor=who, now=utc_now())
+    show({"ok": True, "key_id": key_id}, f"retired {key_id}", as_json=as_json)
 
 
 def revoke_key(key_id: str, *, as_json: Json = False) -> None:

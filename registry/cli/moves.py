@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,10 @@ def add_to(application: typer.Typer) -> None:
     application.command("promote", epilog="Example: registry promote support@candidate --to production")(
         promote
     )
+    application.command(
+        "break-glass",
+        epilog="Example: registry break-glass support:4 --reason 'key leaked through the prompt'",
+    )(break_glass)
     application.command("rollback", epilog="Example: registry rollback support --reason 'bad answers'")(
         rollback
     )
@@ -66,6 +71,32 @@ def promote(
     verb = "would move" if dry_run else "moved"
     text = f"{verb} {move.name}@{to} {_from(move)} → {short(move.to_digest)} on {len(move.evidence)} evidence"
     show({"ok": True, "moved": not dry_run, "dry_run": dry_run, **_plain(move)}, text, as_json=as_json)
+
+
+def break_glass(
+    ref: Annotated[str, typer.Argument(help="The release, such as support:4.")],
+    *,
+    to: Annotated[str, typer.Option(help="The alias to move.")] = "production",
+    reason: Annotated[str, typer.Option(help="Why it cannot wait; kept in the history.")],
+    as_json: Json = False,
+) -> None:
+    """Move an alias WITHOUT evidence or approvals, in an emergency. History and alerts will say so."""
+    with open_workspace() as workspace, workspace.acting("aliases.break-glass") as (connection, who):
+        move = promotion.break_glass(
+            connection,
+            workspace.artifacts,
+            parse_ref(ref),
+            to,
+            actor=who,
+            reason=reason,
+            now=utc_now(),
+        )
+    if move is None:
+        show({"ok": True, "moved": False}, f"{ref} is {to} already", as_json=as_json)
+        return
+    print(f"warning: {move.name}@{to} now stands on no evidence; promote on evidence soon", file=sys.stderr)
+    text = f"moved {move.name}@{to} {_from(move)} → {short(move.to_digest)} WITHOUT EVIDENCE"
+    show({"ok": True, "moved": True, **_plain(move)}, text, as_json=as_json)
 
 
 def rollback(

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
 
-from registry import audit, labels, prompts, tables
+from registry import audit, labels, prompts, releases, tables
 from registry.entities import PromptContent, PromptMessage, Version
 from registry.errors import BadInput, Conflict, NotFound, PlatformError
 from registry.ids import digest
 from registry.labels import Label
 from registry.refs import Ref, parse_ref
+from registry.releases import ReleaseFile
 from registry.versions import plain
 from registry.workspace import Workspace
 
-from .conftest import NOW, House
+from .conftest import NOW, PROMPT, House
 
 
 def push(workspace: Workspace, text: str, name: str = "support") -> Version:
@@ -154,3 +156,13 @@ def test_labels_are_listed_by_name(workspace: Workspace) -> None:
         assert [label.name for label in labels.listing(connection, "a")] == ["a"]
         content = plain(PromptContent((PromptMessage("user", "a"),)))
         assert labels.resolve(connection, Ref("a", alias="staging")).digest == digest(content)
+
+
+def test_a_release_takes_the_prompt_that_a_label_names(house: House) -> None:
+    with house.workspace.writing() as connection:
+        staged = prompts.get(connection, Ref("support"))[0]
+        labels.move(connection, staged, "staging", actor="ann", now=NOW)
+        other = replace(PROMPT, messages=(PromptMessage("user", "New: {{ question }}"),))
+        prompts.push(connection, "support", other, actor="ann", now=NOW)
+        file = ReleaseFile(name="support", kind="chat", model="openai/one", prompt="support@staging")
+        assert releases.pin(connection, file).prompt == staged.digest
