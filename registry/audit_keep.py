@@ -13,6 +13,7 @@ import base64
 import binascii
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -254,15 +255,15 @@ def prune(
     held, ranges = _Held(connection), _Ranges(_before(connection, kind, low))
     columns = (_TABLE.c.seq, _TABLE.c.target, _TABLE.c.subject, due.label("due"))
     query = select(*columns).where(_TABLE.c.kind == kind, _TABLE.c.seq.between(low, high))
-    for seq, target, subject, is_due in connection.execute(
-        query.order_by(_TABLE.c.seq).execution_options(yield_per=5000)
-    ):
-        covered = bool(is_due) and held(subject, target)
-        answer["held"] += covered
-        if is_due and not covered and ranges.count == MOST_AT_ONCE:
-            answer["more"] = True
-            break
-        ranges.add(seq, taken=bool(is_due) and not covered)
+    stored = connection.execute(query.order_by(_TABLE.c.seq).execution_options(yield_per=5000))
+    with closing(stored):  # also when it is left before its end: PostgreSQL keeps a cursor for it
+        for seq, target, subject, is_due in stored:
+            covered = bool(is_due) and held(subject, target)
+            answer["held"] += covered
+            if is_due and not covered and ranges.count == MOST_AT_ONCE:
+                answer["more"] = True
+                break
+            ranges.add(seq, taken=bool(is_due) and not covered)
     answer["emptied"] = ranges.count
     if dry_run or not ranges.count:
         return answer

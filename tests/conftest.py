@@ -29,6 +29,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+@pytest.fixture
+def database_url() -> str:
+    """Where a test's registry is kept: in a file of its own; the registry's tests have PostgreSQL too."""
+    return ""
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", _loopback_only)
