@@ -96,6 +96,8 @@ def require_evidence(
     held: dict[str, Claim] = {}
     refused: list[PromotionRefused] = []
     for on_file, envelope in asked:
+        if _is_outvoted(envelope, held, version):
+            continue
         try:
             claim = judge.claim(on_file, envelope)
         except RecordTampered:
@@ -105,7 +107,8 @@ def require_evidence(
         else:
             _keep_newest(claim, held)
     for on_file, envelope in filed if given is not None else ():
-        _outvote(judge, on_file, envelope, held)
+        if not _is_outvoted(envelope, held, version):
+            _outvote(judge, on_file, envelope, held)
     wanted = terms.suites or tuple(sorted(held))
     for claim in held.values():
         if claim.verdict != "pass" and claim.suite_name in wanted:
@@ -116,6 +119,16 @@ def require_evidence(
     if held:
         raise EvidenceMissing(f"the gate policy requires evidence from suite {', '.join(missing)} too")
     raise min(refused, key=lambda error: _TELLING.index(type(error)))
+
+
+def _is_outvoted(envelope: Mapping[str, Any], held: Mapping[str, Claim], version: Version) -> bool:
+    """Whether newer evidence of the same suite holds, so that it makes no difference what this is worth."""
+    try:
+        said = evidence.claim(envelope)
+    except EvidenceTampered:
+        return False
+    known = held.get(said.suite_name)
+    return known is not None and said.release == version.digest and known.valid_from >= said.valid_from
 
 
 def _outvote(judge: _Judge, on_file: str, envelope: Mapping[str, Any], held: dict[str, Claim]) -> None:
@@ -157,7 +170,8 @@ class _Judge:
         self._production = production.digest if production else None
         self._now = now
         self._spent = history.spent(history.moves(connection, version.name, alias=alias), version.digest)
-        self._superseded = self._later_words()
+        self._withdrawn = evaluations.withdrawn(connection, version.digest)
+        self._superseding = self._later_words()
 
     def claim(self, on_file: str, envelope: Mapping[str, Any]) -> Claim:
         """What *envelope* claims, if that may justify the move. Raises PromotionRefused."""
@@ -186,7 +200,7 @@ class _Judge:
                 f"be {terms.max_age_hours:g} hours old"
             )
             raise EvidenceExpired(message)
-        if claim.envelope in self._superseded:
+        if self._is_superseded(claim.envelope):
             raise EvidenceSuperseded(f"{name} was withdrawn or superseded; run `evals run` again")
         if claim.envelope in self._spent:
             raise EvidenceReplayed(f"{name} made the move that was rolled back; run `evals run` again")
@@ -228,16 +242,30 @@ class _Judge:
             )
             raise EvidenceMismatch(message)
 
-    def _later_words(self) -> set[str]:
-        """Digests of envelopes that were withdrawn, or that evidence on file takes the place of."""
-        gone = evaluations.withdrawn(self._connection, self._version.digest)
-        for _, envelope in evaluations.envelopes(
-            self._connection, self._version.name, digest_of=self._version.digest
-        ):
+    def _is_superseded(self, identity: str) -> bool:
+        """Whether it was withdrawn, or evidence on file that a trusted key signed takes its place."""
+        if identity in self._withdrawn:
+            return True
+        for envelope in self._superseding.get(identity, ()):
             try:
-                gone.update(evidence.verify(self._connection, envelope).supersedes)
+                evidence.verify(self._connection, envelope)
             except RecordTampered:
                 raise
             except PromotionRefused:
                 continue  # unsigned words supersede nothing
-        return gone
+            return True
+        return False
+
+    def _later_words(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Digest of an envelope → those on file that claim to take its place, not verified yet."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for _, envelope in evaluations.envelopes(
+            self._connection, self._version.name, digest_of=self._version.digest
+        ):
+            try:
+                older = evidence.claim(envelope).supersedes
+            except EvidenceTampered:
+                continue  # it says nothing
+            for identity in older:
+                found.setdefault(identity, []).append(envelope)
+        return found

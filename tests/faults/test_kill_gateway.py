@@ -92,6 +92,8 @@ def test_a_gateway_killed_in_mid_stream_and_mid_promotion_comes_back_whole(
     assert up.noticed_a_disconnect()
     assert house.problems() == []
     assert house.production() in {first.digest, other.digest}
+    house.now = utc_now()
+    house.evidence(other, baseline=first)
     house.promote(f"support@{other.digest}", now=utc_now())
     house.rollback()
     with gateway(house, up) as (url, _), _client(url, key) as client:
