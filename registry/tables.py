@@ -41,7 +41,7 @@ versions = Table(
     Column("created_by", _text(128), nullable=False),
     UniqueConstraint("kind", "name", "digest"),
     UniqueConstraint("kind", "name", "number"),
-    Index("versions_by_digest", "digest"),
+    Index("versions_by_digest", "digest", "kind"),
     Index("versions_by_kind", "kind", "id"),
 )
 

@@ -30,6 +30,9 @@ def upgrade() -> None:
     # What later migrations add to these tables they add themselves, guarded by what is there.
     tables.metadata.create_all(connection, tables=[tables.metadata.tables[name] for name in _NEW])
     op.create_index("versions_by_kind", "versions", ["kind", "id"])
+    # With the kind in it, or SQLite would rather walk all versions of a kind.
+    op.drop_index("versions_by_digest", "versions")
+    op.create_index("versions_by_digest", "versions", ["digest", "kind"])
     with op.batch_alter_table("alias_moves") as table:
         table.add_column(sa.Column("audit_seq", sa.BigInteger, nullable=True))
     op.execute("UPDATE alias_moves SET audit_seq = 0")
