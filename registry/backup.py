@@ -2,7 +2,7 @@
 The whole registry as one file, and back, on whatever database.
 
     blobs/<sha256>          every blob that a version names
-    manifest.json           format, schema, when, and the digest and size of every member
+    manifest.json           format, schema, when; digest and size of every table, number of the blobs
     tables/<name>.jsonl     every row as a JSON array, under a first line of column names
 
 It holds hashes of tokens and keys, the secrets of webhooks and the keys of persons who may be erased later:
@@ -34,6 +34,7 @@ FORMAT = "sluicegate-backup/1"
 MOST_BYTES = 10 * 10**12
 _MOST_MEMBERS = 5_000_000
 _MOST_AT_ONCE = 500
+_BLOBS = "blobs/"
 _KEPT = frozenset({"state"})
 """Tables that a new registry has rows in."""
 
@@ -71,11 +72,11 @@ def backup(
         blobs = sorted(needed | {digest for digest in mentioned - needed if artifacts.has(digest)})
         with bar("blobs", len(blobs)) as advance:
             for digest in blobs:
-                writer.add(f"blobs/{digest.removeprefix(PREFIX)}", artifacts.blocks(digest))
+                writer.add(_BLOBS + digest.removeprefix(PREFIX), artifacts.blocks(digest))
                 advance(1)
-        text = bundle.manifest_of(
-            FORMAT, writer.written, schema=HEAD, at=to_text(now), audit_seq=seq, rows=rows
-        )
+        listed = [member for member in writer.written if not member.name.startswith(_BLOBS)]
+        told = {"schema": HEAD, "at": to_text(now), "audit_seq": seq, "rows": rows, "blobs": len(blobs)}
+        text = bundle.manifest_of(FORMAT, listed, **told)
         writer.add(MANIFEST, (text,))
     return {
         "ok": True,
@@ -112,12 +113,12 @@ def restore(
     with reading() as connection:
         require_empty(connection)
     with bundle.reading(path, most_bytes=most_bytes, most_members=_MOST_MEMBERS) as opened:
-        manifest = opened.manifest(FORMAT, bar)
+        manifest = opened.manifest(FORMAT, bar, unlisted=_BLOBS)
         _check_manifest(opened, manifest)
-        names = sorted(name for name in opened.sizes if name.startswith("blobs/"))
+        names = sorted(name for name in opened.sizes if name.startswith(_BLOBS))
         with bar("blobs", len(names)) as advance:
             for name in names:
-                artifacts.put_blocks(PREFIX + name.removeprefix("blobs/"), opened.blocks(name))
+                artifacts.put_blocks(PREFIX + name.removeprefix(_BLOBS), opened.blocks(name))
                 advance(1)
         with acting() as (connection, who):
             require_empty(connection)
@@ -203,7 +204,7 @@ def _check_manifest(opened: Bundle, manifest: dict[str, Any]) -> None:
         )
         raise BadInput(message)
     expected = {f"tables/{table.name}.jsonl" for table in tables.metadata.sorted_tables}
-    held = {name for name in opened.sizes if not name.startswith("blobs/")} - {MANIFEST}
+    held = {name for name in opened.sizes if not name.startswith(_BLOBS)} - {MANIFEST}
     if held != expected or not {"at", "audit_seq", "rows"} <= manifest.keys():
         odd = ", ".join(sorted(held ^ expected)[:3])
         raise BadInput(f"{opened.source}: lacks, or does not need: {odd or 'keys of its manifest'}")
