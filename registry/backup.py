@@ -28,7 +28,7 @@ from registry.clock import to_text
 from registry.collect import Acting, Reading, blob_of, mentions
 from registry.db import HEAD
 from registry.errors import AuditTampered, BadInput, Conflict, VersionTampered
-from registry.ids import PREFIX
+from registry.ids import PREFIX, digest_bytes
 
 FORMAT = "sluicegate-backup/1"
 MOST_BYTES = 10 * 10**12
@@ -52,9 +52,13 @@ def backup(
         `file`, `bytes`, `rows` by table, `blobs`, and `audit_seq`: the last record of the audit chain.
 
     Raises:
-        NotFound, VersionTampered: a blob that a version needs is gone or was changed; nothing is written.
+        BadInput: the database was migrated by a newer Sluicegate, which has to back it up.
+        NotFound, VersionTampered: a blob that a version needs is gone, or something was changed; nothing is
+            written.
         StoreUnavailable: the file, the database or the artifacts cannot be used.
     """
+    with reading() as connection:
+        _check_schema(connection)
     with bundle.writing(path) as writer:
         needed: set[str] = set()
         mentioned: set[str] = set()
@@ -125,6 +129,7 @@ def restore(
             rows = _fill(connection, opened, bar)
             if rows != manifest["rows"]:
                 raise VersionTampered(f"{path}: has other rows than its manifest says")
+            _check_blobs(connection, opened)
             found = promotion.problems(connection, artifacts)
             if found:
                 raise VersionTampered(f"{path}: what it holds is not consistent: {'; '.join(found[:3])}")
@@ -168,8 +173,9 @@ def _lines(connection: Connection, table: Table) -> Iterator[bytes]:
     """The column names, then every row."""
     yield _line([column.name for column in table.columns])
     query = select(table).order_by(*table.primary_key).execution_options(yield_per=_MOST_AT_ONCE)
-    for row in connection.execute(query):
-        yield _line(list(row))
+    with connection.execute(query) as rows:
+        for row in rows:
+            yield _line(list(row))
 
 
 def _line(values: list[Any]) -> bytes:
@@ -190,10 +196,29 @@ def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _contents(connection: Connection) -> Iterator[tuple[Any, str, str]]:
-    versions = tables.versions
-    query = select(versions.c.kind, versions.c.content, versions.c.meta)
-    for row in connection.execute(query.execution_options(yield_per=_MOST_AT_ONCE)):
-        yield row.kind, row.content, row.meta
+    """Kind, content and meta of every version, its digest verified. Raises VersionTampered."""
+    query = select(tables.versions).execution_options(yield_per=_MOST_AT_ONCE)
+    with connection.execute(query) as rows:
+        for row in rows:
+            if digest_bytes(row.content.encode()) != row.digest:
+                what = f"{row.kind} {row.name}:{row.number}"
+                raise VersionTampered(f"{what} no longer has digest {row.digest}; see `registry verify`")
+            yield row.kind, row.content, row.meta
+
+
+def _check_schema(connection: Connection) -> None:
+    schema = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if schema != HEAD:
+        message = f"the database is of schema {schema}, and this Sluicegate of {HEAD}: use the newer one"
+        raise BadInput(message)
+
+
+def _check_blobs(connection: Connection, opened: Bundle) -> None:
+    """Refuse a backup that lacks a blob which one of its versions needs."""
+    for kind, content, _ in _contents(connection):
+        digest = blob_of(kind, json.loads(content))
+        if digest is not None and _BLOBS + digest.removeprefix(PREFIX) not in opened.sizes:
+            raise VersionTampered(f"{opened.source}: lacks blob {digest}, which a {kind} needs")
 
 
 def _check_manifest(opened: Bundle, manifest: dict[str, Any]) -> None:
@@ -205,9 +230,14 @@ def _check_manifest(opened: Bundle, manifest: dict[str, Any]) -> None:
         raise BadInput(message)
     expected = {f"tables/{table.name}.jsonl" for table in tables.metadata.sorted_tables}
     held = {name for name in opened.sizes if not name.startswith(_BLOBS)} - {MANIFEST}
-    if held != expected or not {"at", "audit_seq", "rows"} <= manifest.keys():
+    blobs = len(opened.sizes) - len(held) - 1
+    if (
+        held != expected
+        or not {"at", "audit_seq", "rows"} <= manifest.keys()
+        or manifest.get("blobs") != blobs
+    ):
         odd = ", ".join(sorted(held ^ expected)[:3])
-        raise BadInput(f"{opened.source}: lacks, or does not need: {odd or 'keys of its manifest'}")
+        raise BadInput(f"{opened.source}: lacks, or does not need: {odd or 'blobs, or keys of its manifest'}")
 
 
 def _fill(connection: Connection, opened: Bundle, bar: Bar) -> dict[str, int]:
@@ -277,5 +307,5 @@ def _record(connection: Connection, manifest: dict[str, Any], *, actor: str, now
     body = {"at": manifest["at"], "audit_seq": manifest["audit_seq"], "anchor": known.seq if known else None}
     audit.append(loose, "registry.restore", "registry", body, actor=actor, now=now)
     if not kept:
-        audit.taken(loose)
+        loose.info.clear()  # else the next append would take the chain for checked, and the anchor with it
     return not kept

@@ -165,7 +165,7 @@ def restore(file: File, *, as_json: Json = False) -> None:
     if answer["lost_after"] is not None:
         text += (
             f"\nthis machine knows of audit records after {answer['lost_after']} that the backup lacks; "
-            "nothing more is written until `registry audit anchor --accept`"
+            "nothing more is written until `registry audit anchor --accept --reason …`"
         )
     show(answer, text, as_json=as_json)
 
