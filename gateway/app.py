@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from gateway.controlplane import ledger, segments
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.requestlog import RequestLog
+from gateway.controlplane.webhooks import Webhooks
 from gateway.dataplane.admission import Admission
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
@@ -68,6 +69,8 @@ class Gateway:
         self._control: ASGI | None = None
         self._making = asyncio.Lock()
         self._draining: asyncio.Task[None] | None = None
+        self._webhooks = Webhooks(workspace)
+        self._telling: asyncio.Task[None] | None = None
         folder = workspace.settings.home / "usage"
         name = sortable_id("usage", clock())
         self._ledger = ledger.Ledger(workspace, folder, settings.usage_days, clock)
@@ -158,10 +161,12 @@ class Gateway:
         await self._limiter.start()
         await self.live.start()
         self._draining = asyncio.create_task(self._drain())
+        self._telling = asyncio.create_task(self._webhooks.run())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._draining.cancel()
-        await asyncio.gather(self._draining, return_exceptions=True)
+        self._telling.cancel()
+        await asyncio.gather(self._draining, self._telling, return_exceptions=True)
         await self.live.close()
         await self._limiter.close()
         self._journal.close()

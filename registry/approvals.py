@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
-from registry import audit, tables
+from registry import audit, tables, webhooks
 from registry.clock import from_text, to_text
 from registry.entities import Approval, GatePolicy, Version, check_target
 from registry.errors import ApprovalMissing, BadInput, Forbidden, NotFound
@@ -62,6 +62,7 @@ def give(
         )
     )
     audit.append(connection, "approval.give", _target(given), _recorded(given), actor=actor, now=now)
+    webhooks.enqueue(connection, "approval.give", _told(given), now)
     return given
 
 
@@ -78,6 +79,7 @@ def withdraw(connection: Connection, release: Version, alias: str, *, actor: str
             audit.append(
                 connection, "approval.withdraw", _target(known), {"withdrawn": True}, actor=actor, now=now
             )
+            webhooks.enqueue(connection, "approval.withdraw", _told(known), now)
             return
     raise NotFound(f"{actor} has not approved {release.name}:{release.number} for {alias}")
 
@@ -140,6 +142,10 @@ def _key(given: Approval) -> tuple[Any, ...]:
 
 def _target(given: Approval) -> str:
     return f"approval/{given.digest}@{given.alias}/{given.approver}"
+
+
+def _told(given: Approval) -> dict[str, Any]:
+    return {"name": given.name, "release": given.digest, "alias": given.alias, "by": given.approver}
 
 
 def _recorded(given: Approval) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from registry import audit, tables
+from registry import audit, tables, webhooks
 from registry.clock import to_text
 from registry.errors import EvidenceTampered, NotFound, RecordTampered
 from registry.evidence import Claim, claim
@@ -68,6 +68,7 @@ def submit(
         actor=actor,
         now=now,
     )
+    webhooks.enqueue(connection, "evidence.file", _told(said, actor), now)
     return identity
 
 
@@ -88,6 +89,7 @@ def withdraw(connection: Connection, identity: str, *, reason: str, actor: str, 
     said = claim(_parsed(row["envelope"]))
     body = _recorded(said, at) | {"reason": reason}
     audit.append(connection, "evidence.withdraw", target(said.release, identity), body, actor=actor, now=now)
+    webhooks.enqueue(connection, "evidence.withdraw", _told(said, actor) | {"reason": reason}, now)
 
 
 def target(release_digest: str, identity: str) -> str:
@@ -197,6 +199,20 @@ def _recorded(said: Claim, withdrawn_at: str | None) -> dict[str, Any]:
         "suite": said.suite_name,
         "verdict": said.verdict,
         "withdrawn_at": withdrawn_at,
+    }
+
+
+def _told(said: Claim, actor: str) -> dict[str, Any]:
+    """What webhooks are told of evidence; nobody has verified its signature yet."""
+    return {
+        "evidence": said.envelope,
+        "release_name": said.release_name,
+        "release": said.release,
+        "suite": said.suite_name,
+        "dataset": said.dataset_name,
+        "verdict": said.verdict,
+        "samples": said.samples,
+        "by": actor,
     }
 
 

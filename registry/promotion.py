@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, update
 from sqlalchemy.exc import IntegrityError
 
-from registry import approvals, audit, gate, history, releases, tables, versions
+from registry import approvals, audit, gate, history, releases, tables, versions, webhooks
 from registry.artifacts import Artifacts
 from registry.db import bump_revision
 from registry.entities import AliasMove, AliasState, MoveAction, ServedRelease, Version, check_target
@@ -243,5 +243,7 @@ def _swap(
         history.insert_move(connection, move, generation, seq)
     except IntegrityError as error:
         raise AliasMoved from error
+    told = {"name": move.name, "alias": alias, "number": version.number, **body}
+    webhooks.enqueue(connection, f"alias.{action}", told, now)
     bump_revision(connection)
     return move

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
-from registry import audit, tables
+from registry import audit, tables, webhooks
 from registry.clock import from_text, to_text
 from registry.entities import Kind, Version
 from registry.errors import NotFound, VersionTampered
@@ -84,6 +84,8 @@ def push(
     audit.append(
         connection, "version.push", target(kind, name, row["number"]), _recorded(row), actor=actor, now=now
     )
+    told = {name: row[name] for name in ("kind", "name", "number", "digest")} | {"by": actor}
+    webhooks.enqueue(connection, "version.push", told, now)
     return _version(row)
 
 
