@@ -80,6 +80,22 @@ def previous(connection: Connection) -> set[tuple[str, str]]:
     return {(name, digests[-2]) for name, digests in stacks if len(digests) > 1}
 
 
+def plain(move: AliasMove) -> dict[str, Any]:
+    """A move as plain JSON."""
+    return {
+        "id": move.id,
+        "name": move.name,
+        "alias": move.alias,
+        "from": move.from_digest,
+        "to": move.to_digest,
+        "action": move.action,
+        "actor": move.actor,
+        "reason": move.reason,
+        "evidence": list(move.evidence),
+        "at": to_text(move.at),
+    }
+
+
 def _move(row: RowMapping) -> AliasMove:
     return AliasMove(
         id=row["id"],

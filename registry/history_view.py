@@ -102,21 +102,7 @@ def moves(
     return {
         "name": name,
         "aliases": aliases,
-        "moves": [
-            {
-                "id": move.id,
-                "name": move.name,
-                "alias": move.alias,
-                "from": move.from_digest,
-                "to": move.to_digest,
-                "action": move.action,
-                "actor": move.actor,
-                "reason": move.reason,
-                "evidence": list(move.evidence),
-                "at": to_text(move.at),
-            }
-            for move in shown
-        ],
+        "moves": [history.plain(move) for move in shown],
         "left_off": len(found) - len(shown),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from pathlib import Path
 
 from sqlalchemy import Connection, RowMapping, insert, select
 
@@ -14,6 +15,7 @@ from registry.clock import from_text, to_text
 from registry.db import bump_revision
 from registry.entities import Price, Version
 from registry.errors import BadInput
+from registry.refs import check_name
 
 _TABLE = tables.prices
 _MAX_MODEL = 200
@@ -143,6 +145,29 @@ class PriceTable:
         if not models or len(set(models)) < len(models):
             message = "prices: name at least one model, and each once"
             raise BadInput(message)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceFile:
+    """What a price table file says."""
+
+    name: str
+    prices: tuple[TablePrice, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a malformed name, and what `PriceTable` refuses."""
+        check_name(self.name)
+        PriceTable(self.prices)
+
+    @property
+    def content(self) -> PriceTable:
+        """What is stored."""
+        return PriceTable(self.prices)
+
+
+def read_table(path: Path) -> PriceFile:
+    """The price table file at *path*. Raises BadInput naming the line."""
+    return parse.read(path, PriceFile)
 
 
 def push_table(

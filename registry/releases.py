@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, select
 
 from registry import indexes, labels, models, parse, policies, prices, prompts, tables, versions
 from registry.entities import (
@@ -24,7 +24,7 @@ from registry.entities import (
 from registry.errors import BadInput, NotFound
 from registry.refs import Ref, parse_ref
 
-_ALIASES = tables.aliases
+_ALIASES, _VERSIONS = tables.aliases, tables.versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,28 @@ def alias_states(connection: Connection) -> list[AliasState]:
     """Every alias, sorted by release and alias."""
     query = select(_ALIASES).order_by(_ALIASES.c.name, _ALIASES.c.alias)
     return [AliasState(**row) for row in connection.execute(query).mappings()]
+
+
+def pointing(connection: Connection, names: Collection[str]) -> dict[tuple[str, str], list[str]]:
+    """(release, digest) → the aliases of the releases *names* that point there."""
+    found: dict[tuple[str, str], list[str]] = {}
+    if names:
+        query = select(_ALIASES).where(_ALIASES.c.name.in_(sorted(names))).order_by(_ALIASES.c.alias)
+        for row in connection.execute(query).mappings():
+            found.setdefault((row["name"], row["digest"]), []).append(row["alias"])
+    return found
+
+
+def listed_aliases(connection: Connection, name: str | None = None) -> list[dict[str, Any]]:
+    """Where every alias points, or each of one release, as plain JSON, with the number of its release."""
+    moved = _VERSIONS.c.kind == "release", _VERSIONS.c.name == _ALIASES.c.name
+    query = select(_ALIASES, _VERSIONS.c.number).outerjoin(
+        _VERSIONS, and_(*moved, _VERSIONS.c.digest == _ALIASES.c.digest)
+    )
+    if name is not None:
+        query = query.where(_ALIASES.c.name == name)
+    rows = connection.execute(query.order_by(_ALIASES.c.name, _ALIASES.c.alias)).mappings()
+    return [dict(row) for row in rows]
 
 
 def assemble(connection: Connection, version: Version) -> ServedRelease:

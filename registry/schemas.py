@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from registry import parse
 from registry.entities import ToolSchema
 from registry.errors import BadInput
+from registry.refs import check_name
 
 MAX_DEPTH = 32
 _TYPES = frozenset(("string", "number", "integer", "boolean", "object", "array", "null"))
@@ -23,6 +28,29 @@ _COUNTS = frozenset((
 _NUMBERS = frozenset(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"))
 _TEXTS = frozenset(("$anchor", "$comment", "$id", "$ref", "$schema", "description", "format", "title"))
 _FLAGS = frozenset(("deprecated", "readOnly", "uniqueItems", "writeOnly"))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFile:
+    """What a tool schema file says."""
+
+    name: str
+    tools: tuple[Mapping[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a malformed name, and tools that are none."""
+        check_name(self.name)
+        check_tools(self.tools)
+
+    @property
+    def content(self) -> ToolSchema:
+        """What is stored."""
+        return ToolSchema(self.tools)
+
+
+def read_tools(path: Path) -> ToolFile:
+    """The tool schema file at *path*. Raises BadInput naming the line, or the tool and its key."""
+    return parse.read(path, ToolFile)
 
 
 def check_tools(tools: Sequence[Mapping[str, object]]) -> None:

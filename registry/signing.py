@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from registry import plugins
 from registry.errors import BadInput, StoreUnavailable
-from registry.ids import digest_bytes
+from registry.ids import PREFIX, digest_bytes
 
 _COMMAND_TIMEOUT_S = 30
 
@@ -52,6 +52,26 @@ class FileSigner:
     def sign(self, data: bytes) -> bytes:
         """The signature of *data*. Raises BadInput when the file holds no key."""
         return self._private().sign(data)
+
+    def successor(self) -> FileSigner:
+        """The key that is to take this one's place, in a file beside it that is made at the first use."""
+        return FileSigner(self.path.with_name(f"{self.path.name}.next"))
+
+    def give_way(self) -> Path:
+        """
+        Put the successor in this key's place at once, and keep this key in a file named after it.
+
+        Returns:
+            Where this key is kept. There is a key at the path at every moment.
+        """
+        kept = self.path.with_name(f"{self.path.name}.{key_id(self.public_key()).removeprefix(PREFIX)[:12]}")
+        following = self.successor()
+        following.public_key()
+        kept.unlink(missing_ok=True)
+        os.link(self.path, kept)
+        following.path.replace(self.path)
+        self._key = None
+        return kept
 
     def _private(self) -> Ed25519PrivateKey:
         if self._key is None:

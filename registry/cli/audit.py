@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from registry import anchor, audit, audit_anchor, audit_export, audit_keep, audit_verify
+from registry import anchor, audit, audit_anchor, audit_export, audit_verify, verbs
 from registry.cli import audit_holds
 from registry.clock import from_text, utc_now
-from registry.entities import AuditClass
-from registry.errors import AuditTampered, BadInput, RecordTampered
+from registry.errors import AuditTampered, BadInput
 from registry.signing import read_public_key
-from registry.terminal import EXIT_FAIL, Json, command_group, progress, show, table
+from registry.terminal import EXIT_FAIL, Json, command_group, show, table
+from registry.verbs import audit as chain
 from registry.workspace import Workspace, open_workspace
 
 Since = Annotated[str | None, typer.Option(help="From this time on (RFC 3339).")]
@@ -51,10 +51,9 @@ def listing(
     as_json: Json = False,
 ) -> None:
     """List records, newest first. They are shown as stored: `verify` says whether they hold."""
-    verb = "audit.export" if unseal else "audit.list"
-    with open_workspace() as workspace, workspace.viewing(verb) as connection:
-        answer = audit_export.listing(
-            connection,
+    with verbs.session() as session:
+        answer = chain.listing(
+            session,
             target=target,
             action=action,
             actor=actor,
@@ -89,8 +88,8 @@ def verify(
         trusted = [read_public_key(_read(path), str(path)) for path in keys or ()]
         answer = audit_verify.verify_file(file, trusted, every_signature=every_signature, heads=heads)
     else:
-        with open_workspace() as workspace:
-            answer = _verified(workspace, heads, every_signature=every_signature)
+        with verbs.session() as session:
+            answer = chain.verify(session, heads=heads, every_signature=every_signature)
     show(answer, lambda: _verdict(answer), as_json=as_json)
     if not answer["ok"]:
         raise typer.Exit(EXIT_FAIL)
@@ -144,23 +143,12 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Empty the bodies of records whose retention has ended; the chain stays whole."""
-    done: list[dict[str, Any]] = []
-    with open_workspace() as workspace:
-        settings = workspace.settings
-        classes: dict[AuditClass, int] = {"admin": settings.audit_days, "decision": settings.decision_days}
-        for kind, days in classes.items():
-            emptied, more, now = 0, True, utc_now()
-            answer: dict[str, Any] = {}
-            while more:
-                with workspace.acting("audit.prune") as (connection, who):
-                    answer = audit_keep.prune(connection, kind, days, actor=who, now=now, dry_run=dry_run)
-                emptied += answer["emptied"]
-                more = answer["more"] and not dry_run
-            done.append({**answer, "emptied": emptied, "days": days})
+    with verbs.session() as session:
+        answer = chain.prune(session, dry_run=dry_run)
     verb = "would empty" if dry_run else "emptied"
     lines = [f"{one['kind']}: {verb} {one['emptied']}, held {one['held']}, older than {one['days']} days"
-             for one in done]  # fmt: skip
-    show({"ok": True, "dry_run": dry_run, "classes": done}, "\n".join(lines), as_json=as_json)
+             for one in answer["classes"]]  # fmt: skip
+    show(answer, "\n".join(lines), as_json=as_json)
 
 
 def erase(
@@ -170,31 +158,12 @@ def erase(
     as_json: Json = False,
 ) -> None:
     """Make what the chain says of a person unreadable for ever; the chain stays whole."""
-    with open_workspace() as workspace:
-        with workspace.acting("audit.erase") as (connection, who):
-            answer = audit_keep.erase(connection, person, reason=reason, actor=who, now=utc_now())
-        scrubbed = audit_keep.scrub(workspace.engine)
+    with verbs.session() as session:
+        answer = chain.erase(session, person, reason=reason)
     text = f"erased {answer['subject']}"
-    if not scrubbed:
+    if not answer["scrubbed"]:
         text += "; a reader kept the log of the database from being emptied, run this again later"
-    show({"ok": True, **answer, "scrubbed": scrubbed}, text, as_json=as_json)
-
-
-def _verified(
-    workspace: Workspace, heads: list[tuple[str, anchor.Head]], *, every_signature: bool
-) -> dict[str, Any]:
-    try:
-        with workspace.viewing("audit.verify") as connection:
-            total = audit_anchor.end(connection)
-            with progress("audit records", total.seq if total else 0) as done:
-                return audit_verify.verify(
-                    connection, every_signature=every_signature, heads=heads, progress=done
-                )
-    except (RecordTampered, AuditTampered) as error:  # who asks cannot be known: that itself is a finding
-        with workspace.reading() as connection:
-            answer = audit_verify.verify(connection, every_signature=every_signature, heads=heads)
-        answer["problems"].insert(0, {"where": "users", "problem": error.message})
-        return answer | {"ok": False, "problem_count": answer["problem_count"] + 1}
+    show(answer, text, as_json=as_json)
 
 
 def _accept(workspace: Workspace, reason: str) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from registry import audit_keep
-from registry.clock import utc_now
+from registry import verbs
 from registry.terminal import Json, command_group, show, table
-from registry.workspace import open_workspace
+from registry.verbs import audit
 
 
 def add_to(application: typer.Typer) -> None:
@@ -30,22 +29,24 @@ def place(
     as_json: Json = False,
 ) -> None:
     """Keep what SCOPE names until the hold is released."""
-    with open_workspace() as workspace, workspace.acting("audit.hold") as (connection, who):
-        row = audit_keep.place(connection, scope, reason=reason, actor=who, now=utc_now())
-    show({"ok": True, "hold": row}, f"{row['id']}  {row['scope']}", as_json=as_json)
+    with verbs.session() as session:
+        answer = audit.hold(session, scope, reason=reason)
+    row = answer["hold"]
+    show(answer, f"{row['id']}  {row['scope']}", as_json=as_json)
 
 
 def release(identity: Annotated[str, typer.Argument(help="Its id.")], *, as_json: Json = False) -> None:
     """End a hold; what it kept may be pruned from now on."""
-    with open_workspace() as workspace, workspace.acting("audit.hold") as (connection, who):
-        row = audit_keep.release(connection, identity, actor=who, now=utc_now())
-    show({"ok": True, "hold": row}, f"released {row['id']}  {row['scope']}", as_json=as_json)
+    with verbs.session() as session:
+        answer = audit.release(session, identity)
+    row = answer["hold"]
+    show(answer, f"released {row['id']}  {row['scope']}", as_json=as_json)
 
 
 def listing(*, as_json: Json = False) -> None:
     """List holds, newest first."""
-    with open_workspace() as workspace, workspace.viewing("audit.list") as connection:
-        found = audit_keep.holds(connection)
+    with verbs.session() as session:
+        answer = audit.holds(session)
     rows = [
         (
             row["id"],
@@ -55,7 +56,7 @@ def listing(*, as_json: Json = False) -> None:
             row["released_at"] or "-",
             row["reason"],
         )
-        for row in found
+        for row in answer["holds"]
     ]
     headings = ("HOLD", "SCOPE", "PLACED", "BY", "RELEASED", "REASON")
-    show({"holds": found}, lambda: table(headings, rows), as_json=as_json)
+    show(answer, lambda: table(headings, rows), as_json=as_json)

@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from registry import evaluations, evidence
-from registry.clock import to_text, utc_now
+from registry import verbs
 from registry.errors import BadInput
 from registry.ids import short
-from registry.refs import check_name
 from registry.signing import read_public_key
 from registry.terminal import Json, command_group, show, table
-from registry.workspace import open_workspace
+from registry.verbs import evidence
 
 
 def add_to(application: typer.Typer) -> None:
@@ -32,6 +30,7 @@ def add_to(application: typer.Typer) -> None:
     group.command("list", epilog="Example: registry keys list")(list_keys)
     group.command("create", epilog="Example: registry keys create")(create_key)
     group.command("trust", epilog="Example: registry keys trust ci.pub.pem")(trust_key)
+    group.command("rotate", epilog="Example: registry keys rotate --json")(rotate_key)
     group.command("retire", epilog="Example: registry keys retire sha256:…")(retire_key)
     group.command("revoke", epilog="Example: registry keys revoke sha256:…")(revoke_key)
     application.add_typer(group, name="keys")
@@ -39,27 +38,15 @@ def add_to(application: typer.Typer) -> None:
 
 def list_evidence(name: str, *, as_json: Json = False) -> None:
     """List the evidence on file for a release name, newest first."""
-    with open_workspace() as workspace, workspace.viewing("evidence.list") as connection:
-        filed = evaluations.envelopes(connection, check_name(name))
-    claims = [(on_file, evidence.claim(envelope)) for on_file, envelope in filed]
+    with verbs.session() as session:
+        answer = evidence.listing(session, name)
     rows = [
-        (short(on_file), short(claim.release), claim.suite_name, claim.verdict, claim.samples,
-         to_text(claim.valid_until)[:19])
-        for on_file, claim in claims
+        (short(one["digest"]), short(one["release"]), one["suite"], one["verdict"], one["samples"],
+         one["valid_until"][:19])
+        for one in answer["evidence"]
     ]  # fmt: skip
-    answer = [
-        {
-            "digest": on_file,
-            "release": claim.release,
-            "suite": claim.suite_name,
-            "verdict": claim.verdict,
-            "samples": claim.samples,
-            "valid_until": to_text(claim.valid_until),
-        }
-        for on_file, claim in claims
-    ]
     headings = ("EVIDENCE", "RELEASE", "SUITE", "VERDICT", "SAMPLES", "VALID UNTIL")
-    show({"evidence": answer}, lambda: table(headings, rows), as_json=as_json)
+    show(answer, lambda: table(headings, rows), as_json=as_json)
 
 
 def show_evidence(
@@ -69,9 +56,8 @@ def show_evidence(
     as_json: Json = False,
 ) -> None:
     """Print an envelope as it was filed."""
-    with open_workspace() as workspace, workspace.viewing("evidence.show") as connection:
-        envelope = evaluations.get_envelope(connection, digest)
-    answer = json.loads(evidence.open_envelope(envelope)[0]) if statement else envelope
+    with verbs.session() as session:
+        answer = evidence.show(session, digest, statement=statement)
     show(answer, lambda: json.dumps(answer, indent=2), as_json=as_json)
 
 
@@ -85,9 +71,9 @@ def file_evidence(
         raise BadInput(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(envelope, dict):
         raise BadInput(f"{file}: is not a JSON object")
-    with open_workspace() as workspace, workspace.acting("evidence.file") as (connection, who):
-        digest = evaluations.submit(connection, envelope, actor=who, now=utc_now())
-    show({"ok": True, "digest": digest}, f"filed {digest}", as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.file(session, envelope)
+    show(answer, f"filed {answer['digest']}", as_json=as_json)
 
 
 def withdraw_evidence(
@@ -97,25 +83,34 @@ def withdraw_evidence(
     as_json: Json = False,
 ) -> None:
     """Take back evidence: it stays on file and justifies nothing any more."""
-    with open_workspace() as workspace, workspace.acting("evidence.withdraw") as (connection, who):
-        evaluations.withdraw(connection, digest, reason=reason, actor=who, now=utc_now())
-    show({"ok": True, "digest": digest}, f"withdrew {digest}", as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.withdraw(session, digest, reason=reason)
+    show(answer, f"withdrew {digest}", as_json=as_json)
 
 
 def list_keys(*, as_json: Json = False) -> None:
     """List the keys ever trusted."""
-    with open_workspace() as workspace, workspace.viewing("keys.list") as connection:
-        keys = evidence.trusted(connection)
-    rows = [(key["key_id"], key["added_at"][:19], key["added_by"], key["revoked_at"] or "-") for key in keys]
-    show({"keys": keys}, lambda: table(("KEY", "ADDED", "BY", "REVOKED"), rows), as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.keys(session)
+    rows = [
+        (
+            key["key_id"],
+            key["added_at"][:19],
+            key["added_by"],
+            key["retired_at"] or "-",
+            key["revoked_at"] or "-",
+        )
+        for key in answer["keys"]
+    ]
+    headings = ("KEY", "ADDED", "BY", "RETIRED", "REVOKED")
+    show(answer, lambda: table(headings, rows), as_json=as_json)
 
 
 def create_key(*, as_json: Json = False) -> None:
     """Make this machine's signing key where there is none, and trust it."""
-    with open_workspace() as workspace, workspace.acting("keys.trust") as (connection, who):
-        key = workspace.evidence_signer.public_key()
-        identity = evidence.trust(connection, key, actor=who, now=utc_now())
-    show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.trust(session, session.workspace.evidence_signer.public_key)
+    show(answer, f"trusting {answer['key_id']}", as_json=as_json)
 
 
 def trust_key(
@@ -129,20 +124,28 @@ def trust_key(
     except OSError as error:
         raise BadInput(f"{public_key}: cannot be read: {error.strerror}") from error
     key = read_public_key(text, str(public_key))
-    with open_workspace() as workspace, workspace.acting("keys.trust") as (connection, who):
-        identity = evidence.trust(connection, key, actor=who, now=utc_now())
-    show({"ok": True, "key_id": identity}, f"trusting {identity}", as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.trust(session, lambda: key)
+    show(answer, f"trusting {answer['key_id']}", as_json=as_json)
+
+
+def rotate_key(*, as_json: Json = False) -> None:
+    """Give this machine another signing key: trust the new one and retire the old one at once."""
+    with verbs.session() as session:
+        answer = evidence.rotate(session)
+    text = f"trusting {answer['key_id']}\nretired {answer['retired']}, kept in {answer['kept']}"
+    show(answer, text, as_json=as_json)
 
 
 def retire_key(key_id: str, *, as_json: Json = False) -> None:
     """Stop accepting what a key signs from now on; what it signed before keeps its worth."""
-    with open_workspace() as workspace, workspace.acting("keys.retire") as (connection, who):
-        evidence.retire(connection, key_id, actor=who, now=utc_now())
-    show({"ok": True, "key_id": key_id}, f"retired {key_id}", as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.retire(session, key_id)
+    show(answer, f"retired {key_id}", as_json=as_json)
 
 
 def revoke_key(key_id: str, *, as_json: Json = False) -> None:
     """Stop accepting a key's evidence, past and future."""
-    with open_workspace() as workspace, workspace.acting("keys.revoke") as (connection, who):
-        evidence.revoke(connection, key_id, actor=who, now=utc_now())
-    show({"ok": True, "key_id": key_id}, f"revoked {key_id}", as_json=as_json)
+    with verbs.session() as session:
+        answer = evidence.revoke(session, key_id)
+    show(answer, f"revoked {key_id}", as_json=as_json)

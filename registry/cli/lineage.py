@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from registry import history_view, lineage, lineage_draw
+from registry import lineage_draw, verbs
 from registry.clock import from_text
 from registry.errors import BadInput
 from registry.ids import short
 from registry.lineage import Direction
 from registry.terminal import Json, show
-from registry.workspace import open_workspace
+from registry.verbs import releases, versions
 
 
 class Format(StrEnum):
@@ -47,10 +47,9 @@ def show_lineage(
     as_json: Json = False,
 ) -> None:
     """What a version was made of and what came of it: data, parts, releases, evidence, aliases, requests."""
-    kind, parsed = lineage.parse(ref)
     direction: Direction = "both" if up == down else "up" if up else "down"
-    with open_workspace() as workspace, workspace.viewing("lineage.show") as connection:
-        graph = lineage.graph(connection, kind, parsed, direction=direction)
+    with verbs.session() as session:
+        graph = versions.graph(session, ref, direction)
     if output is None:
         drawn = lineage_draw.svg if style is Format.SVG else lineage_draw.text
         show(graph, lambda: drawn(graph), as_json=as_json or style is Format.JSON)
@@ -78,8 +77,8 @@ def was(
 ) -> None:
     """What an alias was at some moment: the release, its parts, and who moved it there on what evidence."""
     when = from_text(at)
-    with open_workspace() as workspace, workspace.viewing("aliases.history") as connection:
-        found = history_view.at(connection, name, when, alias=alias)
+    with verbs.session() as session:
+        found = releases.was(session, name, when, alias)
     show(found, lambda: _told(found), as_json=as_json)
 
 

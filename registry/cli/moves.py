@@ -1,22 +1,21 @@
-"""`registry promote|rollback|history|verify`: the aliases that live traffic uses."""
+"""`registry promote|break-glass|rollback|history|aliases|verify`: the aliases that live traffic uses."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from registry import history, promotion
-from registry.clock import from_text, to_text, utc_now
-from registry.entities import AliasMove
-from registry.errors import BadInput, NotFound
-from registry.ids import digest, short
-from registry.refs import Ref, check_name, parse_ref
-from registry.terminal import EXIT_FAIL, Json, show, table
-from registry.workspace import open_workspace
+from registry import verbs
+from registry.clock import from_text
+from registry.errors import BadInput
+from registry.ids import short
+from registry.terminal import EXIT_FAIL, Json, command_group, show, table
+from registry.verbs import releases, versions
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
 
@@ -36,6 +35,9 @@ def add_to(application: typer.Typer) -> None:
     application.command("history", epilog="Example: registry history support --at 2026-11-03T12:00:00Z")(
         show_history
     )
+    group = command_group("Names that point at releases: candidate, production, and your own.")
+    group.command("list", epilog="Example: registry aliases list support")(list_aliases)
+    application.add_typer(group, name="aliases")
     application.command("verify", epilog="Example: registry verify --json")(verify)
 
 
@@ -52,25 +54,9 @@ def promote(
 ) -> None:
     """Move an alias to a release whose evidence holds; refused otherwise (exit code 1)."""
     judged = None if evidence is None else [_envelope(path) for path in evidence]
-    with open_workspace() as workspace, workspace.acting("aliases.promote") as (connection, who):
-        move = promotion.promote(
-            connection,
-            workspace.artifacts,
-            parse_ref(ref),
-            to,
-            actor=who,
-            reason=reason,
-            now=utc_now(),
-            envelopes=judged,
-        )
-        if dry_run:
-            connection.rollback()
-    if move is None:
-        show({"ok": True, "moved": False}, f"{ref} is {to} already", as_json=as_json)
-        return
-    verb = "would move" if dry_run else "moved"
-    text = f"{verb} {move.name}@{to} {_from(move)} → {short(move.to_digest)} on {len(move.evidence)} evidence"
-    show({"ok": True, "moved": not dry_run, "dry_run": dry_run, **_plain(move)}, text, as_json=as_json)
+    with verbs.session() as session:
+        answer = releases.promote(session, ref, to, reason=reason, envelopes=judged, dry_run=dry_run)
+    show(answer, lambda: _told(answer, ref, to), as_json=as_json)
 
 
 def break_glass(
@@ -81,22 +67,12 @@ def break_glass(
     as_json: Json = False,
 ) -> None:
     """Move an alias WITHOUT evidence or approvals, in an emergency. History and alerts will say so."""
-    with open_workspace() as workspace, workspace.acting("aliases.break-glass") as (connection, who):
-        move = promotion.break_glass(
-            connection,
-            workspace.artifacts,
-            parse_ref(ref),
-            to,
-            actor=who,
-            reason=reason,
-            now=utc_now(),
-        )
-    if move is None:
-        show({"ok": True, "moved": False}, f"{ref} is {to} already", as_json=as_json)
-        return
-    print(f"warning: {move.name}@{to} now stands on no evidence; promote on evidence soon", file=sys.stderr)
-    text = f"moved {move.name}@{to} {_from(move)} → {short(move.to_digest)} WITHOUT EVIDENCE"
-    show({"ok": True, "moved": True, **_plain(move)}, text, as_json=as_json)
+    with verbs.session() as session:
+        answer = releases.break_glass(session, ref, to, reason=reason)
+    if answer["moved"]:
+        where = f"{answer['name']}@{answer['alias']}"
+        print(f"warning: {where} now stands on no evidence; promote on evidence soon", file=sys.stderr)
+    show(answer, lambda: _told(answer, ref, to), as_json=as_json)
 
 
 def rollback(
@@ -107,79 +83,90 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Return an alias to the release it pointed at before, in one step."""
-    check_name(name)
-    with open_workspace() as workspace, workspace.acting("aliases.rollback") as (connection, who):
-        move = promotion.rollback(
-            connection, workspace.artifacts, name, alias, actor=who, reason=reason, now=utc_now()
-        )
-    text = f"rolled back {name}@{alias} {_from(move)} → {short(move.to_digest)}"
-    show({"ok": True, **_plain(move)}, text, as_json=as_json)
+    with verbs.session() as session:
+        answer = releases.rollback(session, name, alias, reason=reason)
+    text = f"rolled back {name}@{alias} {_from(answer)} → {short(answer['to'])}"
+    show(answer, text, as_json=as_json)
 
 
 def show_history(
     name: str,
     *,
-    at: Annotated[str | None, typer.Option(help="Only what was so at this time (RFC 3339).")] = None,
+    alias: Annotated[str | None, typer.Option(help="Only this alias.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Only what was so at this time (RFC 3339), and what each alias was.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many moves.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """Who moved which alias where, when and why; with --at, what each alias was then."""
     until = from_text(at) if at else None
-    with open_workspace() as workspace, workspace.viewing("aliases.history") as connection:
-        moves = history.moves(connection, check_name(name), until=until)
-        moves.sort(key=lambda move: move.at)
-        if not moves and not history.moves(connection, name):
-            raise NotFound(f"release {name!r} has no history; `registry releases list` shows what there is")
-    now_at: dict[str, str] = {move.alias: move.to_digest for move in moves}
+    with verbs.session() as session:
+        answer = releases.moves(session, name, alias=alias, at=until, limit=limit)
+    show(answer, lambda: _history(answer), as_json=as_json)
+
+
+def list_aliases(
+    name: Annotated[str | None, typer.Argument(help="Only those of this release.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Where every alias points."""
+    with verbs.session() as session:
+        answer = releases.aliases(session, name)
     rows = [
-        (to_text(m.at)[:19], m.action, m.alias, _from(m), short(m.to_digest), m.actor, m.reason,
-         " ".join(map(short, m.evidence)) or "-")
-        for m in moves
+        (f"{one['name']}@{one['alias']}", f"{one['name']}:{one['number']}", short(one["digest"]),
+         one["generation"])
+        for one in answer["aliases"]
     ]  # fmt: skip
-    headings = ("AT", "ACTION", "ALIAS", "FROM", "TO", "BY", "REASON", "EVIDENCE")
-    show(
-        {"name": Ref(name).name, "aliases": now_at, "moves": [_plain(move) for move in moves]},
-        lambda: table(headings, rows),
-        as_json=as_json,
-    )
+    show(answer, lambda: table(("ALIAS", "VERSION", "DIGEST", "GENERATION"), rows), as_json=as_json)
 
 
 def verify(*, as_json: Json = False) -> None:
     """Check every digest, every alias against its history, every blob (exit code 1 on damage)."""
-    with open_workspace() as workspace, workspace.viewing("registry.verify") as connection:
-        found = promotion.problems(connection, workspace.artifacts)
-    show(
-        {"ok": not found, "problems": found},
-        "\n".join(found) or "the registry is consistent",
-        as_json=as_json,
-    )
-    if found:
+    with verbs.session() as session:
+        answer = versions.verify(session)
+    show(answer, "\n".join(answer["problems"]) or "the registry is consistent", as_json=as_json)
+    if not answer["ok"]:
         raise typer.Exit(EXIT_FAIL)
 
 
-def _envelope(path: Path) -> tuple[str, Any]:
+def _envelope(path: Path) -> Mapping[str, Any]:
     try:
         envelope = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BadInput(f"--evidence {path}: cannot be read as JSON: {error}") from error
     if not isinstance(envelope, dict):
         raise BadInput(f"--evidence {path}: is not a JSON object")
-    return digest(envelope), envelope
+    return envelope
 
 
-def _from(move: AliasMove) -> str:
-    return short(move.from_digest) if move.from_digest else "(none)"
+def _told(answer: Mapping[str, Any], ref: str, to: str) -> str:
+    if "id" not in answer:
+        return f"{ref} is {to} already"
+    verb = "moved" if answer["moved"] else "would move"
+    count = len(answer["evidence"])
+    ground = "WITHOUT EVIDENCE" if answer["action"] == "break-glass" else f"on {count} evidence"
+    return f"{verb} {answer['name']}@{to} {_from(answer)} → {short(answer['to'])} {ground}"
 
 
-def _plain(move: AliasMove) -> dict[str, Any]:
-    return {
-        "id": move.id,
-        "name": move.name,
-        "alias": move.alias,
-        "from": move.from_digest,
-        "to": move.to_digest,
-        "action": move.action,
-        "actor": move.actor,
-        "reason": move.reason,
-        "evidence": list(move.evidence),
-        "at": to_text(move.at),
-    }
+def _history(answer: Mapping[str, Any]) -> str:
+    rows = [
+        (m["at"][:19], m["action"], m["alias"], _from(m), short(m["to"]), m["actor"], m["reason"],
+         " ".join(map(short, m["evidence"])) or "-")
+        for m in answer["moves"]
+    ]  # fmt: skip
+    headings = ("AT", "ACTION", "ALIAS", "FROM", "TO", "BY", "REASON", "EVIDENCE")
+    lines = [f"({answer['left_off']} older moves; --limit shows more)"] if answer["left_off"] else []
+    lines.append(table(headings, rows))
+    lines += [
+        f"{one['name']}@{one['alias']} was {one['release']['name']}:{one['release']['number']}, "
+        f"by {one['move']['by']} since {one['since'][:19]}"
+        for one in answer.get("was", ())
+        if one["release"] is not None
+    ]
+    return "\n".join(lines)
+
+
+def _from(move: Mapping[str, Any]) -> str:
+    return short(move["from"]) if move["from"] else "(none)"

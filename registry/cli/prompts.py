@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 from sqlalchemy import Connection
 
-from registry import imports, labels, promptdiff, prompts, promptsync
+from registry import imports, labels, promptdiff, prompts, promptsync, verbs
 from registry.clock import utc_now
 from registry.entities import Version
 from registry.errors import BadInput, NotFound
@@ -21,6 +21,7 @@ from registry.promptfile import read_text
 from registry.refs import Ref, parse_ref
 from registry.templates import parse_values
 from registry.terminal import EXIT_FAIL, EXIT_OK, Json, command_group, show, table
+from registry.verbs import prompts as verb
 from registry.versions import plain
 from registry.workspace import open_workspace
 
@@ -77,21 +78,11 @@ def push(
         content = files[0].content
         _pushed([{"name": files[0].name, "digest": digest(plain(content))}], alone, as_json, dry_run=True)
         return
-    with open_workspace() as workspace, workspace.acting("prompts.push") as (connection, who):
-        pushed = prompts.push_files(connection, files, actor=who, now=utc_now())
-        if dry_run:
-            connection.rollback()
-    rows = [
-        {
-            "name": v.name,
-            "number": v.number,
-            "digest": v.digest,
-            **({} if alone else {"file": f.source, "new": new}),
-        }
-        for f, v, new in pushed
-    ]
-    if dry_run and alone:
-        rows = [{"name": row["name"], "digest": row["digest"]} for row in rows]
+    with verbs.session() as session:
+        rows = verb.push(session, files, dry_run=dry_run)
+    if alone:
+        kept = ("name", "digest") if dry_run else ("name", "number", "digest")
+        rows = [{key: row[key] for key in kept} for row in rows]
     _pushed(rows, alone, as_json, dry_run=dry_run)
 
 
@@ -151,10 +142,8 @@ def diff(
 
 def render(ref: Reference, *, sets: Sets = None, values: Values = None, as_json: Json = False) -> None:
     """Render a prompt; a missing, extra or wrongly typed variable is an error."""
-    with open_workspace() as workspace, workspace.viewing("prompts.render") as connection:
-        version, content = prompts.get(connection, parse_ref(ref))
-        given = _values(content.variables, sets, values)
-        answer = prompts.render(connection, Ref(version.name, digest=version.digest), given)
+    with verbs.session() as session:
+        answer = verb.render(session, ref, lambda declared: _values(declared, sets, values))
     text = "\n\n".join(f"# {message['role']}\n{message['content']}" for message in answer["messages"])
     show(answer, answer.get("text", text), as_json=as_json)
 
@@ -167,8 +156,8 @@ def log(
     as_json: Json = False,
 ) -> None:
     """Who pushed which version when, with its labels and the releases that pin it."""
-    with open_workspace() as workspace, workspace.viewing("prompts.log") as connection:
-        answer = prompts.log(connection, name, limit=limit, before=before)
+    with verbs.session() as session:
+        answer = verb.log(session, name, limit=limit, before=before)
     rows = [
         (f"{name}:{one['number']}", short(one["digest"]), one["created_at"][:19], one["created_by"],
          " ".join(one["labels"]) or "-", " ".join(map(_release, one["releases"])) or "-")
@@ -189,15 +178,14 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Point a label at a version. `production` and `champion` follow releases and cannot be moved by hand."""
-    with open_workspace() as workspace, workspace.acting("prompts.label") as (connection, who):
+    with verbs.session() as session:
         if remove:
-            moved = labels.remove(connection, parse_ref(ref).name, name, actor=who, now=utc_now())
+            answer = verb.unlabel(session, ref, name)
         else:
-            version = labels.resolve(connection, parse_ref(ref))
-            moved = labels.move(connection, version, name, actor=who, now=utc_now(), expected=expected)
+            answer = verb.label(session, ref, name, expected=expected)
     did = "took away" if remove else "label"
-    answer = {"ok": True, "removed": remove, **plain(moved)}
-    show(answer, f"{did} {moved.name}@{moved.label} → {short(moved.digest)}", as_json=as_json)
+    text = f"{did} {answer['name']}@{answer['label']} → {short(answer['digest'])}"
+    show(answer, text, as_json=as_json)
 
 
 def show_labels(
@@ -206,19 +194,15 @@ def show_labels(
     as_json: Json = False,
 ) -> None:
     """Where labels point, when they moved and who moved them."""
-    with open_workspace() as workspace, workspace.viewing("prompts.list") as connection:
-        if name is not None:
-            labels.resolve(connection, Ref(name))
-        found = labels.listing(connection, name)
-        versions = [labels.resolve(connection, Ref(one.name, digest=one.digest)) for one in found]
+    with verbs.session() as session:
+        answer = verb.list_labels(session, name)
     rows = [
-        (f"{one.name}@{one.label}", f"{version.name}:{version.number}", short(one.digest), one.generation,
-         one.moved_at[:19], one.moved_by)
-        for one, version in zip(found, versions, strict=True)
+        (f"{one['name']}@{one['label']}", f"{one['name']}:{one['number']}", short(one["digest"]),
+         one["generation"], one["moved_at"][:19], one["moved_by"])
+        for one in answer["labels"]
     ]  # fmt: skip
-    numbered = [{**plain(one), "number": v.number} for one, v in zip(found, versions, strict=True)]
     headings = ("LABEL", "VERSION", "DIGEST", "GENERATION", "MOVED", "BY")
-    show({"labels": numbered}, lambda: table(headings, rows), as_json=as_json)
+    show(answer, lambda: table(headings, rows), as_json=as_json)
 
 
 def sync(
@@ -262,17 +246,15 @@ def import_prompts(
     if refused and not skip:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise BadInput(f"{file}: {refused[0]}{more}; change it there, or give --skip-unsupported")
-    with open_workspace() as workspace, workspace.acting("prompts.import") as (connection, who):
-        answer = imports.store(connection, found, cast("imports.Source", source), actor=who, now=utc_now())
-        if dry_run:
-            connection.rollback()
+    with verbs.session() as session:
+        answer = verb.take(session, found, cast("imports.Source", source), dry_run=dry_run)
     rows = [
         (f"{one['source_name']} {version['source']}", *_imported(one["name"], version))
         for one in answer["prompts"]
         for version in one["versions"]
     ]
     headings = (source.upper(), "HERE", "LABELS", "LEFT OUT")
-    show({"ok": True, "dry_run": dry_run, **answer}, lambda: table(headings, rows), as_json=as_json)
+    show(answer, lambda: table(headings, rows), as_json=as_json)
 
 
 def _pushed(rows: list[dict[str, Any]], alone: bool, as_json: bool, *, dry_run: bool) -> None:  # noqa: FBT001

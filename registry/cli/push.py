@@ -1,23 +1,30 @@
-"""`registry policies|releases push|create`: files become immutable versions."""
+"""`registry policies|judges|tools|prices push`, `registry releases create`: files become versions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from registry import policies, promotion, releases
+from registry import judges, policies, prices, releases, schemas, verbs
 from registry.cli import prompts
-from registry.clock import utc_now
-from registry.entities import Version
 from registry.ids import digest
 from registry.terminal import Json, command_group, show
+from registry.verbs import versions
+from registry.verbs.releases import create as create_release
 from registry.versions import plain
-from registry.workspace import open_workspace
 
 File = Annotated[Path, typer.Argument(help="The file to read.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the file and store nothing.")]
+
+
+_ABOUT = {
+    "judges": "Judges: the model and rubric that score answers.",
+    "tools": "Tool schemas: functions that releases offer to their model.",
+    "prices": "Price tables: what releases that pin one are charged by.",
+}
 
 
 def add_to(application: typer.Typer) -> None:
@@ -26,6 +33,11 @@ def add_to(application: typer.Typer) -> None:
     group = command_group("Guardrail policies and gate policies.")
     group.command("push", epilog="Example: registry policies push policies/guardrails.yaml")(push_policy)
     application.add_typer(group, name="policies")
+    pushes = {"judges": push_judge, "tools": push_tools, "prices": push_prices}
+    for name, command in pushes.items():
+        group = command_group(_ABOUT[name])
+        group.command("push", epilog=f"Example: registry {name} push {name}/support.yaml")(command)
+        application.add_typer(group, name=name)
     group = command_group("Releases: the pinned parts of what runs.")
     group.command("create", epilog="Example: registry releases create releases/support.yaml")(create)
     application.add_typer(group, name="releases")
@@ -37,32 +49,59 @@ def push_policy(file: File, *, dry_run: DryRun = False, as_json: Json = False) -
     if dry_run:
         _dry(f"{policy.kind} policy", policy.name, policy.rules or policy.gate, as_json=as_json)
         return
-    verb = "gates.push" if policy.kind == "gate" else "guardrails.push"
-    with open_workspace() as workspace, workspace.acting(verb) as (connection, who):
-        version = policies.push(connection, policy, actor=who, now=utc_now())
-    _pushed(version, as_json=as_json)
+    with verbs.session() as session:
+        _pushed(versions.push_policy(session, policy), as_json=as_json)
+
+
+def push_judge(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Store a judge file (name, judge: model, rubric …) as a version."""
+    read = judges.read_file(file)
+    if dry_run:
+        _dry("judge", read.name, read.judge, as_json=as_json)
+        return
+    with verbs.session() as session:
+        _pushed(versions.push_judge(session, read), as_json=as_json)
+
+
+def push_tools(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Store a tool schema file (name, tools in OpenAI's shape) as a version."""
+    read = schemas.read_tools(file)
+    if dry_run:
+        _dry("tool-schema", read.name, read.content, as_json=as_json)
+        return
+    with verbs.session() as session:
+        _pushed(versions.push_tools(session, read), as_json=as_json)
+
+
+def push_prices(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Store a price table (name, prices), for releases that pin what they are charged by."""
+    read = prices.read_table(file)
+    if dry_run:
+        _dry("price-table", read.name, read.content, as_json=as_json)
+        return
+    with verbs.session() as session:
+        _pushed(versions.push_prices(session, read), as_json=as_json)
 
 
 def create(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Pin every part a release file names, store the release, point `candidate` at it."""
     release = releases.read_file(file)
-    with open_workspace() as workspace:
-        if dry_run:
-            with workspace.viewing("versions.list") as connection:
-                _dry("release", release.name, releases.pin(connection, release), as_json=as_json)
-            return
-        now = utc_now()
-        with workspace.acting("releases.create") as (connection, who):
-            version = releases.create(connection, release, actor=who, now=now)
-            promotion.nominate(connection, version, actor=who, now=now)
-    _pushed(version, as_json=as_json, alias="candidate")
+    with verbs.session() as session:
+        answer = create_release(session, release, dry_run=dry_run)
+    if dry_run:
+        show(
+            answer,
+            f"release {release.name} is valid; its digest would be {answer['digest']}",
+            as_json=as_json,
+        )
+    else:
+        _pushed(answer, as_json=as_json)
 
 
-def _pushed(version: Version, *, as_json: bool, **more: Any) -> None:  # noqa: ANN401
-    answer = {"ok": True, "name": version.name, "number": version.number, "digest": version.digest, **more}
-    tail = "".join(f"  {key} → {version.name}:{version.number}" for key in more.values())
-    text = f"{version.kind} {version.name}:{version.number}  {version.digest}{tail}"
-    show({"kind": version.kind, **answer}, text, as_json=as_json)
+def _pushed(answer: Mapping[str, Any], *, as_json: bool) -> None:
+    where = f"{answer['name']}:{answer['number']}"
+    tail = f"  {answer['alias']} → {where}" if "alias" in answer else ""
+    show(answer, f"{answer['kind']} {where}  {answer['digest']}{tail}", as_json=as_json)
 
 
 def _dry(kind: str, name: str, content: object, *, as_json: bool) -> None:

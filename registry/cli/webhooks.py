@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from registry import webhook_send, webhooks
-from registry.clock import utc_now
+from registry import verbs
 from registry.terminal import EXIT_FAIL, Json, command_group, show, table
-from registry.workspace import open_workspace
+from registry.verbs import webhooks
 
 Identity = Annotated[str, typer.Argument(metavar="ID", help="As `registry webhooks list` shows it.")]
 
@@ -42,18 +39,15 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a webhook and print the secret that its receiver checks signatures with, this once."""
-    webhook_send.check_target(url, allow_private=allow_private)
-    with open_workspace() as workspace, workspace.acting("webhooks.add") as (connection, who):
-        hook, secret = webhooks.add(
-            connection, url, event, allow_private=allow_private, actor=who, now=utc_now()
-        )
-    show({"ok": True, **asdict(hook), "secret": secret}, f"{hook.id}\n{secret}", as_json=as_json)
+    with verbs.session() as session:
+        answer = webhooks.add(session, url, event, allow_private=allow_private)
+    show(answer, f"{answer['id']}\n{answer['secret']}", as_json=as_json)
 
 
 def list_webhooks(*, as_json: Json = False) -> None:
     """Every webhook, what waits for it, and what was given up."""
-    with open_workspace() as workspace, workspace.viewing("webhooks.list") as connection:
-        found = webhooks.listing(connection)
+    with verbs.session() as session:
+        answer = webhooks.listing(session)
     rows = [
         (
             one["id"],
@@ -63,17 +57,17 @@ def list_webhooks(*, as_json: Json = False) -> None:
             one["dead"],
             one["last_error"] or "-",
         )
-        for one in found
+        for one in answer["webhooks"]
     ]
     headings = ("ID", "URL", "EVENTS", "WAITING", "DEAD", "LAST ERROR")
-    show({"webhooks": found}, lambda: table(headings, rows), as_json=as_json)
+    show(answer, lambda: table(headings, rows), as_json=as_json)
 
 
 def remove(identity: Identity, *, as_json: Json = False) -> None:
     """End a webhook; what was still to be told it is forgotten."""
-    with open_workspace() as workspace, workspace.acting("webhooks.remove") as (connection, who):
-        webhooks.remove(connection, identity, actor=who, now=utc_now())
-    show({"ok": True, "id": identity}, f"removed {identity}", as_json=as_json)
+    with verbs.session() as session:
+        answer = webhooks.remove(session, identity)
+    show(answer, f"removed {identity}", as_json=as_json)
 
 
 def log(
@@ -83,14 +77,12 @@ def log(
     as_json: Json = False,
 ) -> None:
     """The newest deliveries: waiting, delivered or dead, and why."""
-    with open_workspace() as workspace, workspace.viewing("webhooks.list") as connection:
-        if identity is not None:
-            webhooks.get(connection, identity)
-        found = webhooks.deliveries(connection, identity, limit)
+    with verbs.session() as session:
+        answer = webhooks.log(session, identity, limit=limit)
     names = ("id", "event", "state", "attempts", "created_at", "next_at", "last_error")
-    rows = [[one[name] if one[name] is not None else "-" for name in names] for one in found]
+    rows = [[one[name] if one[name] is not None else "-" for name in names] for one in answer["deliveries"]]
     headings = ("ID", "EVENT", "STATE", "ATTEMPTS", "AT", "NEXT", "LAST ERROR")
-    show({"deliveries": found}, lambda: table(headings, rows), as_json=as_json)
+    show(answer, lambda: table(headings, rows), as_json=as_json)
 
 
 def deliver(
@@ -101,25 +93,19 @@ def deliver(
     as_json: Json = False,
 ) -> None:
     """Send what is due now, as every running gateway does (exit code 1 when something failed)."""
-    with open_workspace() as workspace:
-        with workspace.acting("webhooks.deliver") as (connection, who):
-            revived = webhooks.revive(connection, actor=who, now=utc_now()) if retry_dead else 0
-            webhook_send.prune(connection, utc_now())
-        tally = asyncio.run(webhook_send.deliver(workspace.reading, workspace.writing, utc_now))
-    failed = bool(tally.failed or tally.dead)
-    text = f"{tally.delivered} delivered, {tally.failed} to be tried again, {tally.dead} given up"
-    show({"ok": not failed, "revived": revived, **asdict(tally)}, text, as_json=as_json)
-    if failed:
+    with verbs.session() as session:
+        answer = webhooks.deliver(session, retry_dead=retry_dead)
+    text = f"{answer['delivered']} delivered, {answer['failed']} to be tried again, {answer['dead']} given up"
+    show(answer, text, as_json=as_json)
+    if not answer["ok"]:
         raise typer.Exit(EXIT_FAIL)
 
 
 def send_test(identity: Identity, *, as_json: Json = False) -> None:
     """Send a webhook a message of type webhook.test now (exit code 1 when its receiver did not take it)."""
-    with open_workspace() as workspace:
-        with workspace.acting("webhooks.deliver") as (connection, who):
-            parcel = webhooks.claim_test(connection, identity, actor=who, now=utc_now())
-        error = asyncio.run(webhook_send.attempt(workspace.writing, utc_now, parcel))
-    text = f"delivered {parcel.id}" if error is None else f"{parcel.id} failed: {error}"
-    show({"ok": error is None, "id": parcel.id, "error": error}, text, as_json=as_json)
-    if error is not None:
+    with verbs.session() as session:
+        answer = webhooks.test(session, identity)
+    text = f"delivered {answer['id']}" if answer["ok"] else f"{answer['id']} failed: {answer['error']}"
+    show(answer, text, as_json=as_json)
+    if not answer["ok"]:
         raise typer.Exit(EXIT_FAIL)

@@ -58,7 +58,7 @@ def test_a_release_is_pushed_refused_and_listed(project: Path) -> None:
 
 def test_a_dry_run_stores_nothing(project: Path) -> None:
     would = answer(project, "prompts", "push", "support.md", "--dry-run")
-    assert answer(project, "prompts", "list") == {"versions": []}
+    assert answer(project, "prompts", "list") == {"versions": [], "next": None}
     assert answer(project, "prompts", "push", "support.md")["digest"] == would["digest"]
 
 

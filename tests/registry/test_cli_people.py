@@ -63,7 +63,7 @@ def test_a_release_is_approved_by_somebody_else_and_then_promoted(house: House, 
         desk.sit("eve").run("approvals", "give", "support@candidate")
     given = desk.sit("bob").run("approvals", "give", "support@candidate", "--comment", "read 40 answers")
     listed = desk.sit("eve").run("approvals", "list", "support")["approvals"]
-    assert [{"ok": True, **one} for one in listed] == [given]
+    assert [{"ok": True, "number": 1, **one} for one in listed] == [given]
     assert (given["approver"], given["alias"], given["comment"]) == ("bob", "production", "read 40 answers")
     desk.sit("bob").run("approvals", "withdraw", "support@candidate")
     assert desk.run("approvals", "list", "support") == {"approvals": []}
