@@ -63,6 +63,7 @@ class Gateway:
             siblings: the other processes that serve the same port, where there are any.
         """
         self.live = Live(settings, workspace, store, clock)
+        self._settings, self._workspace = settings, workspace
         self._clock = clock
         self._siblings = siblings
         self._work = Work(settings.threads, settings.max_waiting)
@@ -114,6 +115,7 @@ class Gateway:
             settings.head_timeout_s,
             settings.keep_alive_s,
             settings.idle_timeout_s,
+            settings.body_timeout_s,
         )
         self._request_log = RequestLog() if settings.log_requests else None
         self.site = Site(Relay(services, self._emit, clock), is_data_plane, self, bounds)
@@ -152,7 +154,13 @@ class Gateway:
     def _make_control_plane(self) -> ASGI:
         from gateway.controlplane.api import control_plane
 
-        app: Any = control_plane(self.live, self.telemetry, self._clock, self._siblings)
+        app: Any = control_plane(
+            self.live,
+            self.telemetry,
+            self._clock,
+            self._siblings,
+            self._workspace if self._settings.registry_api else None,
+        )
         made: ASGI = app
         return made
 

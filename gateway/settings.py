@@ -132,6 +132,8 @@ class GatewaySettings:
     """How long an answer is kept for its Idempotency-Key; 0 keeps none."""
     log_requests: bool = False
     """Whether each request is one line of JSON on stderr; never with text of prompts or answers."""
+    registry_api: bool = True
+    """Whether the registry is offered under `/api/v1`, to its users; API keys read served prompts there."""
     usage_days: int = 400
     """How long single usage records are kept in the registry; sums stay."""
 

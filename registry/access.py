@@ -120,7 +120,10 @@ def identify(connection: Connection, token: str | None, *, local: str | None) ->
         user = _user(row)
         audit.require(connection, f"user/{user.name}", _recorded(user))
         return Actor(user.name, user.role)
-    if local is None or connection.execute(select(_TABLE.c.name).limit(1)).first() is not None:
+    if local is None:
+        message = "send the token of a user as `Authorization: Bearer sgr-…`; `registry users add` makes one"
+        raise Unauthorized(message)
+    if connection.execute(select(_TABLE.c.name).limit(1)).first() is not None:
         raise Unauthorized
     audit.require(connection, "users", None)
     return Actor(local, "admin")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, func, or_, select
 
 from registry import tables, versions
 from registry.clock import to_text
@@ -40,14 +40,13 @@ def page(
         query = query.where(_TABLE.c.kind == kind)
     if name is not None:
         query = query.where(_TABLE.c.name == name)
+    # Of one name by number: versions that were pushed in one transaction have ids in no order.
+    column: Column[Any] = _TABLE.c.number if kind is not None and name is not None else _TABLE.c.id
     if before is not None:
-        if not before.startswith("ver_") or not before.isascii():
-            message = f"before: {before[:60]!r} is no cursor that a page gave out as `next`"
-            raise BadInput(message)
-        query = query.where(_TABLE.c.id < before)
-    rows = connection.execute(query.order_by(_TABLE.c.id.desc()).limit(limit + 1)).mappings().all()
+        query = query.where(column < _cursor(before, column))
+    rows = connection.execute(query.order_by(column.desc()).limit(limit + 1)).mappings().all()
     found, more = rows[:limit], rows[limit:]
-    return [_plain(dict(row)) for row in found], (found[-1]["id"] if more else None)
+    return [_plain(dict(row)) for row in found], (str(found[-1][column.name]) if more else None)
 
 
 def search(
@@ -100,6 +99,15 @@ def summary(version: Version) -> dict[str, Any]:
         "created_at": to_text(version.created_at),
         "created_by": version.created_by,
     }
+
+
+def _cursor(before: str, column: Column[Any]) -> str | int:
+    if column.name == "number" and before.isascii() and before.isdecimal() and len(before) < 16:
+        return int(before)
+    if column.name == "id" and before.startswith("ver_") and before.isascii():
+        return before
+    message = f"before: {before[:60]!r} is no cursor that such a page gave out as `next`"
+    raise BadInput(message)
 
 
 _KEY = (_TABLE.c.kind, _TABLE.c.name, _TABLE.c.number)

@@ -9,18 +9,24 @@ from starlette.exceptions import HTTPException
 from gateway.controlplane.health import readiness, seed_health
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.siblings import Siblings
-from gateway.errors import GatewayError, UnknownPath, WrongMethod, body_of, status_of
+from gateway.errors import GatewayError, InvalidRequest, UnknownPath, WrongMethod, body_of, status_of
 from gateway.telemetry import CONTENT_TYPE, Telemetry
 from registry.clock import Clock
+from registry.workspace import Workspace
 
 
 def control_plane(
-    live: Live, telemetry: Telemetry, clock: Clock, siblings: Siblings | None = None
+    live: Live,
+    telemetry: Telemetry,
+    clock: Clock,
+    siblings: Siblings | None = None,
+    registry: Workspace | None = None,
 ) -> FastAPI:
     """
-    Health and metrics; none of them needs a key.
+    Health and metrics, none of which needs a key; and the registry's API, where each caller needs one.
 
     Args:
+        registry: what the API answers for; None: there is none here.
         siblings: all processes of the port, where there are several: metrics are those of all, and readiness
             lists each one's state. A process that does not answer delays an answer by one second at most.
     """
@@ -51,22 +57,23 @@ def control_plane(
             text = await siblings.metrics(text)
         return Response(text, media_type=CONTENT_TYPE)
 
+    if registry is not None:
+        from gateway.controlplane import registry_api
+
+        registry_api.mount(app, registry, live, clock)
+
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         path = request.url.path[:200]
-        known = error.status_code == WRONG_METHOD
-        ours: GatewayError = (
-            WrongMethod(f"{path!r} does not answer {request.method[:16]}")
-            if known
-            else UnknownPath(f"there is nothing at {path!r}")
-        )
+        ours: GatewayError = UnknownPath(f"there is nothing at {path!r}")
+        if error.status_code == 400:
+            ours = InvalidRequest("the request body cannot be read as JSON")
+        elif error.status_code == 405:
+            ours = WrongMethod(f"{path!r} does not answer {request.method[:16]}")
         headers = dict(error.headers or {})
         return Response(body_of(ours), status_of(ours), headers, media_type="application/json")
 
     return app
-
-
-WRONG_METHOD = 405
 
 
 def _json(value: object, status: int) -> Response:

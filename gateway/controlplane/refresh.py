@@ -21,7 +21,7 @@ from gateway.errors import NotReady
 from gateway.settings import GatewaySettings
 from registry import db, snapshot
 from registry.clock import Clock, to_text, utc_now
-from registry.entities import Snapshot
+from registry.entities import ServedRelease, Snapshot
 from registry.errors import StoreUnavailable
 from registry.workspace import Workspace
 
@@ -68,6 +68,11 @@ class Live:
         productions = [name for name, alias in self.table.aliases if alias == "production"]
         targets = [self.table.targets[name] for name in productions if name in self.table.targets]
         return [target for target in targets if not is_ready(target.route)]
+
+    def served(self, digest: str) -> ServedRelease | None:
+        """The release with this digest, where what is served was read with it."""
+        found = self._snapshot.releases if self._snapshot is not None else ()
+        return next((one for one in found if one.version.digest == digest), None)
 
     async def start(self) -> None:
         """Read the registry once, then follow it. A registry that cannot be read is tried again."""

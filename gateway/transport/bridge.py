@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway.errors import InternalError, body_of
+from gateway.errors import BodyTimeout, BodyTooLarge, GatewayError, InternalError, body_of, status_of
 from gateway.transport.inbound import ClientGone, Inbound
 
 Scope = MutableMapping[str, Any]
@@ -18,27 +18,43 @@ _log = logging.getLogger(__name__)
 _JSON = ((b"content-type", b"application/json"),)
 
 
-async def serve_asgi(inbound: Inbound, application: ASGI, transport: asyncio.Transport | None) -> None:
-    """Answer *inbound* with *application*; what it leaves open is ended here."""
+async def serve_asgi(
+    inbound: Inbound,
+    application: ASGI,
+    transport: asyncio.Transport | None,
+    max_body_bytes: int,
+    body_timeout_s: float,
+) -> None:
+    """
+    Answer *inbound* with *application*; what it leaves open is ended here.
+
+    The application is asked once the whole body is there, and never for one that is too long or too slow.
+    """
     try:
-        await _serve(inbound, application, transport)
+        try:
+            body = await inbound.body(max_body_bytes, body_timeout_s)
+        except ClientGone:
+            return
+        except (BodyTooLarge, BodyTimeout) as error:
+            _tell(inbound, error)
+            return
+        await _serve(inbound, application, transport, body)
     finally:
         inbound.done()
 
 
-async def _serve(inbound: Inbound, application: ASGI, transport: asyncio.Transport | None) -> None:
+async def _serve(
+    inbound: Inbound, application: ASGI, transport: asyncio.Transport | None, body: bytes
+) -> None:
     gone = asyncio.Event()
     inbound.on_gone = gone.set
-    more = True
+    asked = False
 
     async def receive() -> MutableMapping[str, Any]:
-        nonlocal more
-        if more:
-            try:
-                data, more = await inbound.part()
-            except ClientGone:
-                return {"type": "http.disconnect"}
-            return {"type": "http.request", "body": data, "more_body": more}
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": body, "more_body": False}
         if not inbound.ended:
             await gone.wait()
         return {"type": "http.disconnect"}
@@ -64,11 +80,15 @@ async def _serve(inbound: Inbound, application: ASGI, transport: asyncio.Transpo
         if inbound.started:
             inbound.abort()
     if not inbound.started:
-        data = body_of(InternalError())
-        inbound.start(500, _JSON, len(data))
-        inbound.end(data)
+        _tell(inbound, InternalError())
     elif not inbound.ended:
         inbound.abort()
+
+
+def _tell(inbound: Inbound, error: GatewayError) -> None:
+    data = body_of(error)
+    inbound.start(status_of(error), _JSON, len(data))
+    inbound.end(data)
 
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})

@@ -98,13 +98,6 @@ class Inbound:
         parts, self._body = self._body, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def part(self) -> tuple[bytes, bool]:
-        """What of the body came since the last call, and whether more will come. Raises ClientGone."""
-        while not self._body and not self.complete:
-            await self._wait()
-        parts, self._body = self._body, []
-        return b"".join(parts), not self.complete
-
     def start(self, status: int, headers: Headers, length: int | None = None, ready: bytes = b"") -> None:
         """
         The head of the answer; it leaves with the first bytes of the body.

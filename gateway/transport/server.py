@@ -47,6 +47,8 @@ class Bounds:
     """Between two requests."""
     write_timeout_s: float = 60.0
     """How long a client may read nothing while an answer waits for it."""
+    body_timeout_s: float = 60.0
+    """For the body of a request that the application answers, from its head."""
 
 
 class ServerState(Protocol):
@@ -358,7 +360,10 @@ class Connection(asyncio.Protocol):
             if site.is_lane(inbound.path):
                 running = site.lane(inbound)
             else:
-                running = serve_asgi(inbound, site.application, self._transport)
+                bounds = site.bounds
+                running = serve_asgi(
+                    inbound, site.application, self._transport, bounds.max_body_bytes, bounds.body_timeout_s
+                )
             if running is not None:
                 task = inbound.task = self._loop.create_task(running)
                 self._state.tasks.add(task)

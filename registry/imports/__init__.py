@@ -20,7 +20,7 @@ from registry.errors import BadInput
 from registry.imports.base import Imported, ImportedVersion, json_of
 from registry.refs import check_name
 
-__all__ = ["Imported", "ImportedVersion", "Source", "read_file", "refusals", "store"]
+__all__ = ["Imported", "ImportedVersion", "Source", "read", "read_file", "refusals", "store"]
 Source = Literal["mlflow", "langfuse", "langsmith"]
 MAX_BYTES = 64_000_000
 
@@ -35,10 +35,7 @@ def read_file(path: Path, source: Source, name: str | None = None) -> list[Impor
     Raises:
         BadInput: the file cannot be read, or is no export of *source*.
     """
-    if source not in get_args(Source):
-        raise BadInput(f"--from {source!r} is not one of {', '.join(get_args(Source))}")
-    if name is not None:
-        check_name(name)
+    _check(source, name)
     try:
         data = path.read_bytes()
         text = data.decode()
@@ -48,16 +45,34 @@ def read_file(path: Path, source: Source, name: str | None = None) -> list[Impor
         raise BadInput(f"{path}: not UTF-8 at byte {error.start}") from error
     if len(data) > MAX_BYTES:
         raise BadInput(f"{path}: longer than {MAX_BYTES} bytes; export fewer prompts at once")
-    reader = import_module(f"registry.imports.{source}")
     try:
-        found: list[Imported] = reader.read(json_of(text, "the file"), name)
+        return read(json_of(text, "the file"), source, name)
     except BadInput as error:
         raise BadInput(f"{path}: {error.message}") from error
+
+
+def read(export: object, source: Source, name: str | None = None) -> list[Imported]:
+    """
+    The prompts of *export*, the decoded JSON, as `read_file` gives them.
+
+    Raises:
+        BadInput: it is no export of *source*, or two of its prompts would have one name here.
+    """
+    _check(source, name)
+    reader = import_module(f"registry.imports.{source}")
+    found: list[Imported] = reader.read(export, name)
     names = [one.name for one in found]
     for one in found:
         if names.count(one.name) > 1:
-            raise BadInput(f"{path}: more than one prompt would be named {one.name!r} here; rename one there")
+            raise BadInput(f"more than one prompt would be named {one.name!r} here; rename one there")
     return found
+
+
+def _check(source: Source, name: str | None) -> None:
+    if source not in get_args(Source):
+        raise BadInput(f"--from {source!r} is not one of {', '.join(get_args(Source))}")
+    if name is not None:
+        check_name(name)
 
 
 def refusals(found: Sequence[Imported]) -> list[str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from registry import evaluations, evidence
+from registry import evaluations, evidence, releases
 from registry.clock import to_text, utc_now
 from registry.errors import BadInput, NotFound
-from registry.refs import check_name
+from registry.refs import check_name, parse_ref
 from registry.signing import FileSigner, key_id
 from registry.verbs.session import Session
 
@@ -57,6 +57,13 @@ def withdraw(session: Session, digest: str, *, reason: str) -> dict[str, Any]:
     with session.acting("evidence.withdraw") as (connection, who):
         evaluations.withdraw(connection, digest, reason=reason, actor=who, now=utc_now())
     return {"ok": True, "digest": digest}
+
+
+def runs(session: Session, release: str | None = None, *, limit: int = 100) -> dict[str, Any]:
+    """Evaluation runs, newest first, of every release or of one."""
+    with session.viewing("runs.list") as connection:
+        digest = releases.resolve(connection, parse_ref(release)).digest if release is not None else None
+        return {"runs": evaluations.runs(connection, digest, limit)}
 
 
 def keys(session: Session) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from registry.verbs.session import Session
 
 def add(session: Session, url: str, events: Sequence[str], *, allow_private: bool = False) -> dict[str, Any]:
     """A new webhook; `secret` is shown this once."""
-    with session.acting("webhooks.add"):
+    with session.viewing("webhooks.add"):
         pass  # whoever may not add one shall not make this machine look up host names either
     webhook_send.check_target(url, allow_private=allow_private)
     with session.acting("webhooks.add") as (connection, who):
