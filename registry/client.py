@@ -323,7 +323,7 @@ class RegistryClient:
                     where = f"{self._host}:{self._port}"
                     raise StoreUnavailable(f"the registry at {where} does not answer: {why}") from error
             else:
-                if status < 400:
+                if status < 300:
                     return data
                 if status not in _AGAIN or not left:
                     raise _error(status, data)
