@@ -8,6 +8,7 @@ import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -78,6 +79,26 @@ def test_every_plug_in_group_is_documented() -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     assert [group for group in groups if f"`{group}`" not in text] == []
+
+
+def test_every_path_of_the_registry_is_documented_with_its_verb_and_role() -> None:
+    from fastapi import FastAPI
+
+    from gateway.controlplane.registry_api import mount
+    from registry.access import VERBS
+    from registry.versions import GROUPS
+
+    application: Any = FastAPI()
+    mount(application, None, None, None)  # type: ignore[arg-type]
+    text = (ROOT / "docs" / "reference" / "registry-api.md").read_text()
+    for path, operations in application.openapi()["paths"].items():
+        for method, operation in operations.items():
+            verb = operation.get("x-verb", "")
+            shown = path
+            if path.removesuffix("/{ref}").removeprefix("/api/v1/") in GROUPS.values() and "versions" in verb:
+                shown = "/api/v1/{group}/{ref}" if path.endswith("/{ref}") else "/api/v1/{group}"
+            line = next((one for one in text.splitlines() if f"| `{method.upper()} {shown}` |" in one), "")
+            assert line.endswith(f"| `{verb}` | {VERBS[verb]} |" if verb else "| an API key |"), (path, line)
 
 
 def test_every_refusal_is_documented() -> None:
