@@ -32,7 +32,7 @@ _READABLE = (TypeError, ValueError, AttributeError, KeyError, msgspec.MsgspecErr
 _COLLECT = "registry.collect"
 _REMOVED = (".remove", ".collect", ".delete", ".unlabel", "approval.withdraw")
 _ROWS_OF = frozenset(
-    {"api-key", "approval", "audit-key", "evidence", "evidence-key", "hold", "limit", "user"}
+    {"api-key", "approval", "audit-key", "evidence", "evidence-key", "hold", "limit", "user", "webhook"}
 )
 """What targets begin with that stand for a row, beside versions."""
 
@@ -233,7 +233,7 @@ def verify(
     """
     problems = Problems()
     trust = audit.trust_of(connection)
-    known = [*heads, *(_own_anchor(trust, problems) if own_anchor else ())]
+    known = [*heads, *(_own_anchor(connection, trust, problems) if own_anchor else ())]
     keys = _keys(connection, trust, problems)
     _check_heads(known, keys, problems)
     chain = Chain(problems, keys, heads=known, every_signature=every_signature)
@@ -297,13 +297,13 @@ def _answer(chain: Chain, problems: Problems, anchors: int) -> dict[str, Any]:
     }
 
 
-def _own_anchor(trust: audit.Trust, problems: Problems) -> Iterator[tuple[str, Head]]:
+def _own_anchor(connection: Connection, trust: audit.Trust, problems: Problems) -> Iterator[tuple[str, Head]]:
     try:
         head = anchor.read(trust.anchor) if trust.anchor is not None else None
     except PlatformError as error:
         problems.add(str(trust.anchor), error.message)
         return
-    if head is not None:
+    if head is not None and not audit.is_newer(connection, head):
         yield str(trust.anchor), head
 
 

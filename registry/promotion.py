@@ -144,9 +144,9 @@ def verify_parts(release: ServedRelease, artifacts: Artifacts) -> None:
         NotFound: a blob is gone.
     """
     if release.model is not None:
-        artifacts.get(release.model.artifact)
+        artifacts.check(release.model.artifact)
     if release.index is not None:
-        artifacts.get(release.index.passages_digest)
+        artifacts.check(release.index.passages_digest)
 
 
 def problems(connection: Connection, artifacts: Artifacts) -> list[str]:

@@ -19,6 +19,7 @@ from registry import (
     limits,
     tables,
     versions,
+    webhooks,
 )
 
 _MOVES = tables.alias_moves
@@ -39,6 +40,7 @@ def rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any] | None]]:
     yield from accounts.protected(connection)
     yield from limits.protected(connection)
     yield from audit_keep.protected(connection)
+    yield from webhooks.protected(connection)
 
 
 def moves(connection: Connection) -> Iterator[tuple[str, str, dict[str, Any]]]:

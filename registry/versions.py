@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select
 from registry import audit, tables, webhooks
 from registry.clock import from_text, to_text
 from registry.entities import Kind, Version
-from registry.errors import NotFound, VersionTampered
+from registry.errors import NotFound, RecordTampered, VersionTampered
 from registry.ids import canonical, digest_bytes, sortable_id
 from registry.refs import Ref, check_name
 
@@ -118,7 +118,8 @@ def require_none(connection: Connection, kind: Kind, name: str) -> None:
     Raises:
         RecordTampered: its versions were removed behind the registry.
     """
-    audit.require(connection, target(kind, name, 1), None)
+    if audit.actions(connection, f"{kind}/{name}:"):
+        raise RecordTampered(f"{kind} {name} was removed behind the registry; `registry audit verify`")
 
 
 def damaged(connection: Connection) -> list[str]:
@@ -183,7 +184,8 @@ def listing(connection: Connection, kind: Kind, name: str | None = None, limit: 
     query = select(_TABLE).where(_TABLE.c.kind == kind)
     if name is not None:
         query = query.where(_TABLE.c.name == name)
-    rows = connection.execute(query.order_by(_TABLE.c.id.desc()).limit(limit)).mappings()
+    newest = _TABLE.c.id if name is None else _TABLE.c.number
+    rows = connection.execute(query.order_by(newest.desc()).limit(limit)).mappings()
     return [_version(row) for row in rows]
 
 

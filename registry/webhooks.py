@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -105,7 +105,7 @@ def add(
     Raises:
         BadInput: the URL cannot be used, an event does not exist, or there are 100 webhooks.
     """
-    parts = check_url(url, allow_private=allow_private)
+    check_url(url, allow_private=allow_private)
     kept = tuple(sorted(set(events)))
     for event in kept:
         if not any(_matches(event, known) for known in EVENTS):
@@ -129,9 +129,7 @@ def add(
             created_by=actor,
         )
     )
-    shown = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
-    body = {"url": shown, "events": list(kept), "allow_private": allow_private}
-    audit.append(connection, "webhook.add", f"webhook/{hook.id}", body, actor=actor, now=now)
+    audit.append(connection, "webhook.add", f"webhook/{hook.id}", _recorded(hook), actor=actor, now=now)
     return hook, secret
 
 
@@ -351,6 +349,19 @@ def check_url(url: str, *, allow_private: bool) -> SplitResult:
         message = "the webhook's URL must be https; http is for this machine alone, with --allow-private"
         raise BadInput(message)
     return parts
+
+
+def protected(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(target, body) of every webhook in use, which the audit chain vouches for."""
+    for hook in map(_webhook, _active(connection)):
+        yield f"webhook/{hook.id}", _recorded(hook)
+
+
+def _recorded(hook: Webhook) -> dict[str, Any]:
+    """What the chain says of a webhook: of its URL nothing that may be secret."""
+    parts = urlsplit(hook.url)
+    shown = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    return {"url": shown, "events": list(hook.events), "allow_private": hook.allow_private}
 
 
 def _put(connection: Connection, webhook: str, event: str, body: Mapping[str, Any], now: datetime) -> str:

@@ -131,6 +131,7 @@ def open_workspace(settings: RegistrySettings | None = None, *, later: bool = Fa
     finally:
         for engine in workspace.engines:
             engine.dispose()
+        workspace.artifacts.close()
 
 
 def _who(connection: Connection, token: str | None, *, remote: bool) -> Actor:

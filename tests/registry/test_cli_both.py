@@ -81,7 +81,7 @@ class Stage:
         else:
             assert done.exception is None or isinstance(done.exception, SystemExit), (line, done.exception)
             answer, got = json.loads(done.stdout), done.exit_code
-        assert got == code, (line, answer)
+        assert got == code, (line, json.dumps(answer)[:2000])
         self.log.append((line, got, answer))
         self.played.add(_command(line))
         return answer

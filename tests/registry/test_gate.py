@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry import approvals, datasets, evaluations, evidence, gate, judges, policies, promotion, releases
+from registry import (
+    approvals,
+    audit,
+    datasets,
+    evaluations,
+    evidence,
+    gate,
+    judges,
+    policies,
+    promotion,
+    releases,
+)
 from registry.entities import GatePolicy, GateTier, JudgeContent, Version
 from registry.errors import (
     ApprovalMissing,
@@ -23,6 +34,7 @@ from registry.errors import (
     Forbidden,
     GateNotPassed,
     NotFound,
+    RecordTampered,
 )
 from registry.ids import digest
 from registry.policies import PolicyFile
@@ -272,3 +284,12 @@ def test_breaking_the_glass_takes_a_reason_and_is_told_apart(house: House) -> No
 def test_a_policy_that_could_never_or_always_be_met_is_refused(make: Callable[[], GatePolicy]) -> None:
     with pytest.raises(BadInput):
         make()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_terms_cannot_be_had_away_by_removing_the_policy(house: House, number: int) -> None:
+    with house.workspace.writing() as connection:  # what is left of a policy once its row is gone
+        target = f"gate-policy/support:{number}"
+        audit.append(connection, "version.push", target, {"digest": "sha256:…"}, actor="ann", now=NOW)
+    with house.workspace.reading() as connection, pytest.raises(RecordTampered, match="removed"):
+        gate.terms_for(connection, "support", "production")
