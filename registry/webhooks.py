@@ -33,6 +33,7 @@ EVENTS = (
     "alias.promote",
     "alias.rollback",
     "alias.break-glass",
+    "gate.refuse",
     "evidence.file",
     "evidence.withdraw",
     "approval.give",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from registry import approvals, gate, history, history_view, promotion, releases
+from registry import approvals, audit, gate, history, history_view, promotion, releases, webhooks
 from registry.clock import to_text, utc_now
 from registry.entities import Approval
+from registry.errors import PlatformError, PromotionRefused
 from registry.ids import digest
 from registry.refs import check_alias, check_name, parse_ref
 from registry.releases import ReleaseFile
 from registry.verbs.session import Session
 from registry.verbs.versions import pushed
 from registry.versions import plain
+
+_log = logging.getLogger(__name__)
 
 
 def create(session: Session, file: ReleaseFile, *, dry_run: bool = False) -> dict[str, Any]:
@@ -60,19 +64,24 @@ def promote(
     """
     judged = None if envelopes is None else [(digest(one), one) for one in envelopes]
     check_alias(to)
-    with session.acting("aliases.promote") as (connection, who):
-        move = promotion.promote(
-            connection,
-            session.workspace.artifacts,
-            parse_ref(ref),
-            to,
-            actor=who,
-            reason=reason,
-            now=utc_now(),
-            envelopes=judged,
-        )
-        if dry_run:
-            connection.rollback()
+    try:
+        with session.acting("aliases.promote") as (connection, who):
+            move = promotion.promote(
+                connection,
+                session.workspace.artifacts,
+                parse_ref(ref),
+                to,
+                actor=who,
+                reason=reason,
+                now=utc_now(),
+                envelopes=judged,
+            )
+            if dry_run:
+                connection.rollback()
+    except PromotionRefused as refusal:
+        if not dry_run:
+            _note(session, ref, to, refusal)
+        raise
     if move is None:
         return {"ok": True, "moved": False}
     return {"ok": True, "moved": not dry_run, "dry_run": dry_run, **history.plain(move)}
@@ -165,6 +174,20 @@ def list_approvals(session: Session, name: str) -> dict[str, Any]:
     with session.viewing("approvals.list") as connection:
         found = [_approval(one) for one in approvals.listing(connection, check_name(name))]
     return {"approvals": found}
+
+
+def _note(session: Session, ref: str, alias: str, refusal: PromotionRefused) -> None:
+    """Record and tell that the gate refused; a registry in which nothing may be written stays as it is."""
+    try:
+        with session.acting("aliases.promote") as (connection, who):
+            version, now = releases.resolve(connection, parse_ref(ref)), utc_now()
+            body = {"release": version.digest, "number": version.number, "code": refusal.code}
+            where = f"gate/{version.name}@{alias}"
+            audit.append(connection, "gate.refuse", where, body, actor=who, now=now)
+            told = {"name": version.name, "alias": alias, **body, "by": who}
+            webhooks.enqueue(connection, "gate.refuse", told, now)
+    except PlatformError as error:
+        _log.warning("a refusal (%s) could not be recorded: %s", refusal.code, error)
 
 
 def _approval(given: Approval) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from registry import policies
 from registry.cli import application
 from registry.entities import GatePolicy
-from registry.errors import EvidenceSuperseded, Forbidden, PlatformError, Unauthorized
+from registry.errors import EvidenceSuperseded, Forbidden, PlatformError, PromotionRefused, Unauthorized
 from registry.ids import digest
 from registry.policies import PolicyFile
 from registry.signing import key_id
@@ -117,3 +117,15 @@ def test_users_change_roles_get_new_tokens_and_leave(desk: Desk) -> None:
     ]
     with pytest.raises(Unauthorized):
         desk.sit("bob").run("users", "list")
+
+
+def test_a_refusal_is_recorded_and_a_dry_one_is_not(house: House, desk: Desk) -> None:
+    release = house.release()
+    house.evidence(release, verdict="fail")
+    for words in ((), ("--dry-run",)):
+        with pytest.raises(PromotionRefused):
+            desk.sit("bob").run("promote", "support@candidate", *words)
+    records = desk.run("audit", "list", "--action", "gate.*")["records"]
+    assert [(one["actor"], one["target"]) for one in records] == [("bob", "gate/support@production")]
+    assert records[0]["body"]["release"] == release.digest
+    assert desk.run("audit", "verify")["ok"] is True
