@@ -31,6 +31,10 @@ from registry.refs import Ref
 Envelopes = Sequence[tuple[str, Mapping[str, Any]]]
 
 
+MOST_ENVELOPES = 10_000
+"""About one release; a promotion reads them all."""
+
+
 class _OtherRelease(EvidenceMismatch):
     """Evidence that is not about this release at all: the least telling refusal."""
 
@@ -85,14 +89,17 @@ def require_evidence(
         PromotionRefused: the subclass nearest to success.
     """
     policy_version, terms = terms_for(connection, version.name, alias)
-    filed = evaluations.envelopes(connection, version.name, digest_of=version.digest)
+    filed = evaluations.envelopes(connection, version.name, MOST_ENVELOPES + 1, digest_of=version.digest)
+    if len(filed) > MOST_ENVELOPES:  # to judge some of them would let whoever files most choose which
+        message = f"more than {MOST_ENVELOPES} envelopes are on file about this release; create another one"
+        raise EvidenceMismatch(message)
     evaluations.require_complete(connection, version.digest)
     asked = filed if given is None else given
     if not asked:
         asked = evaluations.envelopes(connection, version.name, limit=1)
     if not asked:
         raise EvidenceMissing(f"no evidence names release {version.name}; run `evals run` against it first")
-    judge = _Judge(connection, version, alias, policy_version, terms, production, now)
+    judge = _Judge(connection, version, alias, policy_version, terms, production, now, filed)
     held: dict[str, Claim] = {}
     refused: list[PromotionRefused] = []
     for on_file, envelope in asked:
@@ -162,6 +169,7 @@ class _Judge:
         terms: GatePolicy,
         production: AliasState | None,
         now: datetime,
+        filed: Envelopes,
     ) -> None:
         self._connection = connection
         self._version = version
@@ -171,7 +179,7 @@ class _Judge:
         self._now = now
         self._spent = history.spent(history.moves(connection, version.name, alias=alias), version.digest)
         self._withdrawn = evaluations.withdrawn(connection, version.digest)
-        self._superseding = self._later_words()
+        self._superseding = _later_words(filed)
 
     def claim(self, on_file: str, envelope: Mapping[str, Any]) -> Claim:
         """What *envelope* claims, if that may justify the move. Raises PromotionRefused."""
@@ -256,16 +264,15 @@ class _Judge:
             return True
         return False
 
-    def _later_words(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Digest of an envelope → those on file that claim to take its place, not verified yet."""
-        found: dict[str, list[Mapping[str, Any]]] = {}
-        for _, envelope in evaluations.envelopes(
-            self._connection, self._version.name, digest_of=self._version.digest
-        ):
-            try:
-                older = evidence.claim(envelope).supersedes
-            except EvidenceTampered:
-                continue  # it says nothing
-            for identity in older:
-                found.setdefault(identity, []).append(envelope)
-        return found
+
+def _later_words(filed: Envelopes) -> dict[str, list[Mapping[str, Any]]]:
+    """Digest of an envelope → those on file that claim to take its place, not verified yet."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for _, envelope in filed:
+        try:
+            older = evidence.claim(envelope).supersedes
+        except EvidenceTampered:
+            continue  # it says nothing
+        for identity in older:
+            found.setdefault(identity, []).append(envelope)
+    return found

@@ -293,3 +293,28 @@ def test_terms_cannot_be_had_away_by_removing_the_policy(house: House, number: i
         audit.append(connection, "version.push", target, {"digest": "sha256:…"}, actor="ann", now=NOW)
     with house.workspace.reading() as connection, pytest.raises(RecordTampered, match="removed"):
         gate.terms_for(connection, "support", "production")
+
+
+def test_a_failure_cannot_be_buried_under_other_evidence(house: House) -> None:
+    release = house.release()
+    passed = house.evidence(release)
+    house.now += LATER
+    house.evidence(release, verdict="fail")
+    stranger = Ed25519PrivateKey.generate()
+    for _ in range(250):
+        house.now += timedelta(seconds=1)
+        house.evidence(release, key=stranger)
+    house.now += LATER
+    with pytest.raises(GateNotPassed):
+        house.promote(envelopes=[(digest(passed), passed)])
+    assert house.production() is None
+
+
+def test_more_evidence_than_can_be_judged_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MOST_ENVELOPES", 2)
+    release = house.release()
+    for _ in range(3):
+        house.now += LATER
+        house.evidence(release)
+    with pytest.raises(EvidenceMismatch, match="more than 2"):
+        house.promote()
