@@ -1,0 +1,128 @@
+"""Each hand in the database, at the moment when it would help most: found, and it moves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from registry import audit_verify
+from registry.entities import Version
+from registry.signing import key_id
+from tests.properties import registry_hands as hands
+from tests.properties.registry_stage import KEYS
+from tests.properties.test_registry_machine import RegistryMachine
+
+
+def paper(machine: RegistryMachine, target: Version, *, file: bool = True, verdict: str = "pass") -> None:
+    """One about *target*, right in all but what happens to it."""
+    made = machine.signed(target, "quality", verdict, None)
+    if file:
+        machine.file(made, None)
+
+
+def only(machine: RegistryMachine, number: int) -> None:
+    """Sign with this key from now on."""
+    for place, key in enumerate(KEYS):
+        known = machine.world.keys[key_id(key.public_key())]
+        known.trusted = place == number
+
+
+def with_loose_evidence(machine: RegistryMachine, target: Version) -> None:
+    machine.agree(target, "production", "ann", back=False)
+    paper(machine, target, file=False)
+
+
+def with_a_strangers_evidence(machine: RegistryMachine, target: Version) -> None:
+    machine.agree(target, "production", "ann", back=False)
+    only(machine, 1)
+    paper(machine, target)
+    only(machine, 0)
+
+
+def with_a_failure(machine: RegistryMachine, target: Version) -> None:
+    machine.agree(target, "production", "ann", back=False)
+    paper(machine, target)
+    machine.wait(0.1)
+    paper(machine, target, verdict="fail")
+
+
+def without_approval(machine: RegistryMachine, target: Version) -> None:
+    paper(machine, target)
+
+
+def with_withdrawn_evidence(machine: RegistryMachine, target: Version) -> None:
+    machine.agree(target, "production", "ann", back=False)
+    paper(machine, target)
+    machine.take_back(machine.made[-1])
+
+
+def with_a_revoked_key(machine: RegistryMachine, target: Version) -> None:
+    machine.agree(target, "production", "ann", back=False)
+    machine.change_key(1, "trust")
+    only(machine, 1)
+    paper(machine, target)
+    only(machine, 0)
+    machine.world.keys[key_id(KEYS[1].public_key())].trusted = True
+    machine.change_key(1, "revoke")
+
+
+def with_a_retired_key(machine: RegistryMachine, target: Version) -> None:
+    machine.agree(target, "production", "ann", back=False)
+    machine.change_key(1, "trust")
+    machine.change_key(1, "retire")
+    machine.wait(0.1)
+    own = machine.world.keys[key_id(KEYS[1].public_key())]
+    own.retired, since = None, own.retired
+    only(machine, 1)
+    paper(machine, target)
+    only(machine, 0)
+    own.trusted, own.retired = True, since
+
+
+def before_the_policy(machine: RegistryMachine, target: Version) -> None:
+    """Nothing: `begin` has signed a paper while there was no policy yet."""
+
+
+BEFORE: dict[str, Callable[[RegistryMachine, Version], None]] = {
+    "file evidence": with_loose_evidence,
+    "trust a key": with_a_strangers_evidence,
+    "forget a failure": with_a_failure,
+    "approve": without_approval,
+    "bring back what was withdrawn": with_withdrawn_evidence,
+    "make revoked keys good": with_a_revoked_key,
+    "make retired keys good": with_a_retired_key,
+    "weaken the policy": without_approval,
+    "remove the policy": before_the_policy,
+    "change the author": without_approval,
+    "move production": without_approval,
+    "cut the chain": with_withdrawn_evidence,
+}
+
+
+@pytest.fixture
+def machine() -> Iterator[RegistryMachine]:
+    made = RegistryMachine()
+    yield made
+    made.teardown()
+
+
+@pytest.mark.parametrize("name", sorted(hands.ACTS))
+def test_a_hand_in_the_database_is_found_and_moves_nothing(machine: RegistryMachine, name: str) -> None:
+    machine.begin()
+    first, _, target = machine.versions["release"]
+    for release in (first, target):
+        for suite in ("quality", "safety"):
+            machine.file(machine.signed(release, suite, "pass", None), None)
+        if release is first:
+            assert machine.promote_to(first, "production") == "moved"
+            machine.wait(0.1)
+    machine.push_policy(("quality",), None, 1, False, 168.0)
+    BEFORE[name](machine, target)
+    assert machine.promote_to(target, "production") not in ("moved", "there")
+    scene = hands.Scene(machine.world, machine.made, KEYS, target.digest)
+    assert hands.write(machine.database, name, scene)
+    machine.hostile = True
+    with machine.workspace.reading() as connection:
+        assert not audit_verify.verify(connection)["ok"]
+    assert machine.promote_to(target, "production") in ("record_tampered", "audit_tampered")
