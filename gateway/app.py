@@ -70,7 +70,7 @@ class Gateway:
         self._control: ASGI | None = None
         self._making = asyncio.Lock()
         self._draining: asyncio.Task[None] | None = None
-        self._webhooks = Webhooks(workspace)
+        self._webhooks = Webhooks(workspace, may_open=lambda: self.live.reached)
         self._telling: asyncio.Task[None] | None = None
         folder = workspace.settings.home / "usage"
         name = sortable_id("usage", clock())

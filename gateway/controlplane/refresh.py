@@ -63,6 +63,15 @@ class Live:
         """Whether the registry was read once and every release in production can answer."""
         return self._snapshot is not None and not self.unready()
 
+    @property
+    def reached(self) -> bool:
+        """
+        Whether the registry was read since the start.
+
+        Until then nobody else here may open it: where its file was lost, that would make an empty one.
+        """
+        return self._snapshot is not None and self.kept_at is None
+
     def unready(self) -> list[Target]:
         """The releases in production that cannot answer now."""
         productions = [name for name, alias in self.table.aliases if alias == "production"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from registry import webhook_send
@@ -24,14 +25,23 @@ class Webhooks:
     Not thread-safe; belongs to one event loop.
     """
 
-    def __init__(self, workspace: Workspace, *, clock: Clock = utc_now, every_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        may_open: Callable[[], bool] = lambda: True,
+        clock: Clock = utc_now,
+        every_s: float = 1.0,
+    ) -> None:
         """
         Deliver out of *workspace*, which the caller keeps open.
 
         Args:
+            may_open: whether the registry may be opened already; until then nothing is delivered.
             every_s: pause between two looks; grows to 30 seconds while the registry cannot be reached.
         """
         self._workspace = workspace
+        self._may_open = may_open
         self._clock = clock
         self._every_s = every_s
         self._pruned: datetime | None = None
@@ -41,7 +51,8 @@ class Webhooks:
         pause_s = self._every_s
         while True:
             try:
-                await self.once()
+                if self._may_open():
+                    await self.once()
             except StoreUnavailable as error:
                 if pause_s == self._every_s:
                     _log.warning("webhooks wait for the registry: %s", error)

@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from gateway.errors import InvalidRequest, body_of, status_of
-from registry.errors import BadTemplate, PlatformError, Unauthorized
+from registry.errors import BadTemplate, PlatformError, StoreUnavailable, Unauthorized
 from registry.verbs import Session
 
 _bearer = HTTPBearer(
@@ -52,8 +52,11 @@ def session_of(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Session:
     """The session of the user whose token was shown; every verb checks it anew."""
+    state = request.app.state
+    if not (state.workspace.engines or state.live.reached):
+        raise StoreUnavailable("this gateway could not read the registry yet; /health/ready says why")
     token = credentials.credentials if credentials is not None else ""
-    return Session(request.app.state.workspace, token, remote=True)
+    return Session(state.workspace, token, remote=True)
 
 
 Asked = Annotated[Session, Depends(session_of)]
