@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, select
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from registry import audit, tables, webhooks
 from registry.clock import from_text, to_text
@@ -65,6 +65,8 @@ def push(
     ).mappings()
     found = known.one_or_none()
     if found is not None:
+        if audit.newest(connection, target(kind, name, found["number"])) is None:
+            return _take_over(connection, found, actor=actor, now=now)
         return _version(found)
     last = connection.execute(
         select(func.max(_TABLE.c.number)).where(_TABLE.c.kind == kind, _TABLE.c.name == name)
@@ -86,6 +88,20 @@ def push(
     )
     told = {name: row[name] for name in ("kind", "name", "number", "digest")} | {"by": actor}
     webhooks.enqueue(connection, "version.push", told, now)
+    return _version(row)
+
+
+def _take_over(connection: Connection, found: RowMapping, *, actor: str, now: datetime) -> Version:
+    """
+    Record a version that no record tells of, such as one an older Sluicegate pushed during an upgrade.
+
+    It counts as pushed now and by *actor*: of what its row says of that nothing can be believed.
+    """
+    row = {**found, "created_at": to_text(now), "created_by": actor, "meta": canonical({}).decode()}
+    changed = {name: row[name] for name in ("created_at", "created_by", "meta")}
+    connection.execute(update(_TABLE).where(_TABLE.c.id == found["id"]).values(changed))
+    where = target(found["kind"], found["name"], found["number"])
+    audit.append(connection, "version.push", where, _recorded(row), actor=actor, now=now)
     return _version(row)
 
 
