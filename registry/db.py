@@ -28,8 +28,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from registry import tables
 from registry.errors import BadSettings, MissingExtra, StoreUnavailable
@@ -43,7 +44,17 @@ The migration this code expects; `migrations/` brings an older database here. A 
 long as its `schema_floor` says that this code may.
 """
 _WRITERS_LOCK = 0x51_75_69_63_65
-_UNREACHABLE = (OperationalError, InterfaceError)
+_MISUSE = (IntegrityError, DataError, ProgrammingError)
+"""What our own statements do wrong; whatever else a driver raises, the database is in trouble."""
+_NOT_ALLOWED = "42501"
+_REMEDIES = (
+    (("disk is full", "disk i/o error", "no space left"), "make room on its disk"),
+    (("readonly", "read-only", "permission denied"), "give this user the right to write there"),
+    (("malformed", "not a database"), "restore it: `registry restore --help`"),
+    (("too many", "connection slots"), "raise the server's max_connections or start fewer processes"),
+    (("locked", "lock timeout"), f"another process held it for {BUSY_TIMEOUT_S} s; try again later"),
+    (("password", "role ", 'database "'), "check registry.database_url"),
+)  # fmt: skip
 
 
 def connect(url: str) -> Engine:
@@ -63,30 +74,23 @@ def connect(url: str) -> Engine:
     except ArgumentError as error:
         message = "registry.database_url is not a database URL such as sqlite:///registry.db"
         raise BadSettings(message) from error
-    sqlite = parsed.get_backend_name() == "sqlite"
     try:
-        if sqlite and parsed.database:
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if sqlite:
-            engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
-            event.listen(engine, "connect", _on_sqlite_connect)
-            event.listen(engine, "begin", _on_sqlite_begin)
-        else:
-            engine = create_engine(
-                parsed, connect_args=_LINK, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S
-            )
-            event.listen(engine, "connect", _on_postgresql_connect)
-        with _MIGRATING:
-            version = _schema_version(engine)
-            if version is None:
-                _create(engine)
-            elif version < HEAD:
-                _migrate(engine)
-            elif version > HEAD:
-                _require_floor(engine, version)
+        engine = _engine(parsed)
+        try:
+            with _MIGRATING:
+                _bring_to_head(engine)
+            if parsed.get_backend_name() == "sqlite":
+                event.listen(engine, "do_connect", _require_file)
+        except BaseException:
+            engine.dispose()
+            raise
     except ModuleNotFoundError as error:
         raise MissingExtra(f"{error.name} is missing; pip install 'sluicegate[postgres]'") from error
-    except (*_UNREACHABLE, OSError) as error:
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        if _is_misuse(error):
+            raise
         shown = parsed.render_as_string(hide_password=True)
         raise StoreUnavailable(f"the registry at {shown} cannot be opened: {_cause(error)}") from error
     return engine
@@ -106,7 +110,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
-    except _UNREACHABLE as error:
+    except (DBAPIError, PoolTimeout) as error:
+        if _is_misuse(error):
+            raise
         raise StoreUnavailable(f"the registry did not answer: {_cause(error)}") from error
 
 
@@ -123,7 +129,9 @@ def writing(engine: Engine) -> Iterator[Connection]:
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
             yield connection
-    except _UNREACHABLE as error:
+    except (DBAPIError, PoolTimeout) as error:
+        if _is_misuse(error):
+            raise
         raise StoreUnavailable(f"the registry did not answer: {_cause(error)}") from error
 
 
@@ -138,6 +146,27 @@ def revision(connection: Connection) -> int:
     table = tables.state
     value: int = connection.execute(select(table.c.value).where(table.c.key == "revision")).scalar_one()
     return value
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+    else:
+        engine = create_engine(url, connect_args=_LINK, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
+        event.listen(engine, "connect", _on_postgresql_connect)
+    return engine
+
+
+def _bring_to_head(engine: Engine) -> None:
+    version = _schema_version(engine)
+    if version is None:
+        _create(engine)
+    elif version < HEAD:
+        _migrate(engine)
+    elif version > HEAD:
+        _require_floor(engine, version)
 
 
 def _schema_version(engine: Engine) -> str | None:
@@ -204,8 +233,12 @@ _LINK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
     "application_name": "sluicegate",
+    "prepare_threshold": None,
 }
-"""A server that is gone is noticed within half a minute, even when it says nothing."""
+"""
+A server that is gone is noticed within half a minute, even when it says nothing. Statements are not prepared:
+those of a running process would fail once when another one migrates the tables under it.
+"""
 
 
 def _on_postgresql_connect(connection: Any, _record: object) -> None:  # noqa: ANN401
@@ -213,6 +246,14 @@ def _on_postgresql_connect(connection: Any, _record: object) -> None:  # noqa: A
         cursor.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_S}s'")
         cursor.execute("SET idle_in_transaction_session_timeout = '300s'")
     connection.commit()
+
+
+def _require_file(_dialect: object, _record: object, where: tuple[str, ...], _more: object) -> None:
+    """Refuse to make a database file that was there before a second time, empty."""
+    path = where[0]
+    if path and not path.startswith((":", "file:")) and not Path(path).exists():
+        message = f"the registry at {path} is gone since it was opened; put it back or restore a backup"
+        raise StoreUnavailable(message)
 
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:  # noqa: ANN401
@@ -226,5 +267,17 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+def _is_misuse(error: Exception) -> bool:
+    """Whether a statement was wrong, rather than the database in trouble."""
+    cause = getattr(error, "orig", None)
+    return isinstance(error, _MISUSE) and getattr(cause, "sqlstate", None) != _NOT_ALLOWED
+
+
 def _cause(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error)
+    """What the driver says, on one line, and what to do about it."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    lower = said.lower()
+    for words, remedy in _REMEDIES:
+        if any(word in lower for word in words):
+            return f"{said}; {remedy}"
+    return f"{said}; check that it runs and that registry.database_url is right"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -84,9 +85,13 @@ class Postgres:
                 raise RuntimeError(message)
 
     def kill(self) -> None:
-        """End the server and all it serves at once, as a crash of the machine would."""
+        """`kill -9` the server and all its processes at once, as a crash of the machine would."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
+            self._process.send_signal(signal.SIGSTOP)  # it starts no more
+            for child in _children(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            self._process.kill()
             self._process.wait(30)
             self._process = None
 
@@ -124,6 +129,12 @@ class Postgres:
             [self._bin / program, *arguments],
             check=True, capture_output=True, env=self._environment, cwd="/", user=self._user,
         )  # fmt: skip
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that *parent* started and that run still."""
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in found]
 
 
 @contextmanager
