@@ -177,7 +177,9 @@ class _Judge:
         self._terms = terms
         self._production = production.digest if production else None
         self._now = now
-        self._spent = history.spent(history.moves(connection, version.name, alias=alias), version.digest)
+        history.require_authentic(connection, version.name, alias)  # what is spent follows from every move
+        moves = history.moves(connection, version.name, alias=alias, about=version.digest)
+        self._spent = history.spent(moves, version.digest)
         self._withdrawn = evaluations.withdrawn(connection, version.digest)
         self._superseding = _later_words(filed)
 

@@ -38,20 +38,21 @@ def at(connection: Connection, name: str, when: datetime, *, alias: str = "produ
     """
     check_name(name)
     check_alias(alias)
-    query = select(_MOVES).where(_MOVES.c.name == name, _MOVES.c.alias == alias)
-    moves = connection.execute(query.order_by(_MOVES.c.generation)).mappings().all()
+    of_alias = _MOVES.c.name == name, _MOVES.c.alias == alias
+    query = select(_MOVES.c.generation, _MOVES.c.at).where(*of_alias).order_by(_MOVES.c.generation)
+    times = connection.execute(query).all()
     history.require_authentic(connection, name, alias)
-    if not moves:
+    if not times:
         message = f"{name}@{alias} was never set; `registry history {name}` shows what there is"
         raise NotFound(message)
     text = to_text(when)
     # In the order they were made: a clock that was set back must not change which move came last.
-    made = [place for place, move in enumerate(moves) if move["at"] <= text]
+    made = [place for place, (_, at) in enumerate(times) if at <= text]
     asked = {"name": name, "alias": alias, "at": text}
     if not made:
-        return {**asked, "release": None, "parts": [], "since": None, "until": moves[0]["at"], "move": None}
-    move = moves[made[-1]]
-    after = moves[made[-1] + 1]["at"] if made[-1] + 1 < len(moves) else None
+        return {**asked, "release": None, "parts": [], "since": None, "until": times[0].at, "move": None}
+    move = _one(connection, name, alias, times[made[-1]].generation)
+    after = times[made[-1] + 1].at if made[-1] + 1 < len(times) else None
     version = versions.get(connection, "release", Ref(name, digest=move["to_digest"]))
     return {
         **asked,
@@ -105,6 +106,11 @@ def moves(
         "moves": [history.plain(move) for move in shown],
         "left_off": len(found) - len(shown),
     }
+
+
+def _one(connection: Connection, name: str, alias: str, generation: int) -> RowMapping:
+    of_move = _MOVES.c.name == name, _MOVES.c.alias == alias, _MOVES.c.generation == generation
+    return connection.execute(select(_MOVES).where(*of_move)).mappings().one()
 
 
 def _named(version: Version) -> dict[str, Any]:

@@ -136,9 +136,8 @@ def _by_digest(connection: Connection, text: str, kind: Kind | None, limit: int)
         return []
     first = PREFIX + digits
     within = _TABLE.c.digest >= first, _TABLE.c.digest < first + "g"
-    kinds: list[Kind] = [kind] if kind is not None else sorted(versions.GROUPS)
-    found: list[dict[str, Any]] = []
-    for one in kinds:  # the index of digests begins with the kind
-        query = _summaries().where(_TABLE.c.kind == one, *within).order_by(_TABLE.c.digest, _TABLE.c.name)
-        found += [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
-    return found[:limit]
+    query = _summaries().where(*within)
+    if kind is not None:
+        query = query.where(_TABLE.c.kind == kind)
+    rows = connection.execute(query.order_by(_TABLE.c.digest, _TABLE.c.kind, _TABLE.c.name).limit(limit))
+    return [dict(row) for row in rows.mappings()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection
 
 from registry import accounts, history, limits, prices, releases
@@ -12,24 +14,28 @@ from registry.refs import Ref
 from registry.versions import get
 
 
-def read(connection: Connection) -> Snapshot:
+def read(connection: Connection, known: Iterable[ServedRelease] = ()) -> Snapshot:
     """
     The releases that aliases point at, each previous production, keys, limits and prices.
 
     One bad release does not take the others down: it is listed in `broken` with the reason.
+
+    Args:
+        known: releases that were read before. They cannot change, so they are not read again.
 
     Raises:
         RecordTampered, AuditTampered: an alias was moved behind the registry; who serves goes on with what
             was read before.
     """
     states = releases.alias_states(connection)
-    moves = [history.require_recorded(connection, state) for state in states]
+    moves = history.require_all_recorded(connection, states)
     aliases = {(state.name, state.alias): state.digest for state in states}
     wanted = {(name, digest) for (name, _), digest in aliases.items()}
     wanted |= history.previous(connection)
-    served: list[ServedRelease] = []
+    before = {(release.version.name, release.version.digest): release for release in known}
+    served = [before[key] for key in sorted(wanted & before.keys())]
     broken: dict[str, str] = {}
-    for name, digest in sorted(wanted):
+    for name, digest in sorted(wanted - before.keys()):
         try:
             version = get(connection, "release", Ref(name, digest=digest))
             served.append(releases.assemble(connection, version))
@@ -37,7 +43,7 @@ def read(connection: Connection) -> Snapshot:
             broken[digest] = error.message
     return Snapshot(
         revision=revision(connection),
-        releases=tuple(served),
+        releases=tuple(sorted(served, key=lambda release: (release.version.name, release.version.digest))),
         aliases=aliases,
         keys=tuple(accounts.list_keys(connection)),
         broken=broken,

@@ -219,7 +219,8 @@ class Live:
         with self._workspace.reading() as connection:
             if db.revision(connection) == known:
                 return None
-            return snapshot.read(connection)
+            before = self._snapshot.releases if self._snapshot is not None else ()
+            return snapshot.read(connection, before)
 
     def _swap(self) -> None:
         if self._snapshot is None:

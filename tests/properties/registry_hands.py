@@ -118,6 +118,10 @@ ACTS: dict[str, Act] = {
     "move production": _plain(
         "UPDATE aliases SET digest = ?, generation = generation + 1 WHERE alias = 'production'", "RELEASE"
     ),
+    "forget a rollback": _plain(
+        "DELETE FROM alias_moves WHERE action = 'rollback' AND alias = 'staging' AND generation <"
+        " (SELECT generation FROM aliases WHERE alias = 'staging')"
+    ),
     "cut the chain": _plain("DELETE FROM audit WHERE seq > (SELECT max(seq) - 2 FROM audit)"),
 }
 """By name."""

@@ -84,6 +84,19 @@ def before_the_policy(machine: RegistryMachine, target: Version) -> None:
     """Nothing: `begin` has signed a paper while there was no policy yet."""
 
 
+def with_spent_evidence(machine: RegistryMachine, target: Version) -> None:
+    """Staging went to *target*, back, and on to another: only the rollback says that the paper is spent."""
+    first, other, _ = machine.versions["release"]
+    for release in (first, target, other):
+        machine.agree(release, "staging", "bob", back=False)
+        machine.agree(release, "staging", "ann", back=False)
+        paper(machine, release)
+        assert machine.promote_to(release, "staging") == "moved"
+        if release is target:
+            machine.rollback("staging", None)
+    assert machine.promote_to(target, "staging") == "evidence_replayed"
+
+
 BEFORE: dict[str, Callable[[RegistryMachine, Version], None]] = {
     "file evidence": with_loose_evidence,
     "trust a key": with_a_strangers_evidence,
@@ -96,6 +109,7 @@ BEFORE: dict[str, Callable[[RegistryMachine, Version], None]] = {
     "remove the policy": before_the_policy,
     "change the author": without_approval,
     "move production": without_approval,
+    "forget a rollback": with_spent_evidence,
     "cut the chain": with_withdrawn_evidence,
 }
 
@@ -125,4 +139,5 @@ def test_a_hand_in_the_database_is_found_and_moves_nothing(machine: RegistryMach
     machine.hostile = True
     with machine.workspace.reading() as connection:
         assert not audit_verify.verify(connection)["ok"]
-    assert machine.promote_to(target, "production") in ("record_tampered", "audit_tampered")
+    alias = "staging" if name == "forget a rollback" else "production"
+    assert machine.promote_to(target, alias) in ("record_tampered", "audit_tampered")

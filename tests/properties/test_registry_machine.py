@@ -216,7 +216,7 @@ class RegistryMachine(Stage):
         for place, suite in enumerate(SUITES):
             own = flaw if place == 0 and flaw in FLAWS else None
             verdict = "fail" if flaw == "fail" and place == 0 else "pass"
-            papers.append(self.signed(release, suite, verdict, own, judged=place == 1))
+            papers.append(self.signed(release, suite, verdict, own, judged=place == 0))
             if filed or flaw == "withdrawn":
                 self.file(papers[-1], None)
         if flaw == "withdrawn":
