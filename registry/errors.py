@@ -20,7 +20,7 @@ Errors of the registry, and the root of every Sluicegate error.
         ├── EvidenceTampered      the signature does not cover the statement
         ├── EvidenceUntrusted     signed by a key that is not trusted
         ├── EvidenceExpired       outside its validity window
-        ├── EvidenceReplayed      it moved this alias before, and that was rolled back
+        ├── EvidenceReplayed      the alias was rolled back from this release since
         ├── EvidenceSuperseded    withdrawn, or newer evidence takes its place
         ├── GateNotPassed         evidence says fail or inconclusive
         ├── ApprovalMissing       fewer people approved than the gate policy asks for
@@ -158,7 +158,7 @@ class EvidenceExpired(PromotionRefused):
 
 
 class EvidenceReplayed(PromotionRefused):
-    """This evidence moved the alias before, and the move was rolled back. Run `evals run` again."""
+    """The alias was rolled back from this release since this evidence was made. Run `evals run` again."""
 
     code = "evidence_replayed"
 

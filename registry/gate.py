@@ -180,6 +180,7 @@ class _Judge:
         history.require_authentic(connection, version.name, alias)  # what is spent follows from every move
         moves = history.moves(connection, version.name, alias=alias, about=version.digest)
         self._spent = history.spent(moves, version.digest)
+        self._given_up_at = history.given_up_at(moves, version.digest)
         self._withdrawn = evaluations.withdrawn(connection, version.digest)
         self._superseding = _later_words(filed)
 
@@ -214,6 +215,11 @@ class _Judge:
             raise EvidenceSuperseded(f"{name} was withdrawn or superseded; run `evals run` again")
         if claim.envelope in self._spent:
             raise EvidenceReplayed(f"{name} made the move that was rolled back; run `evals run` again")
+        if self._given_up_at is not None and claim.valid_from < self._given_up_at:
+            raise EvidenceReplayed(
+                f"{name} is older than the rollback of this release at {to_text(self._given_up_at)}; "
+                "run `evals run` again"
+            )
         if terms.evaluators is not None and claim.signer not in terms.evaluators:
             raise EvidenceUntrusted(
                 f"{name} is signed by {claim.signer}, none of the gate policy's evaluators"

@@ -87,6 +87,12 @@ def spent(of_one_alias: list[AliasMove], digest: str) -> set[str]:
     return given_up
 
 
+def given_up_at(of_one_alias: list[AliasMove], digest: str) -> datetime | None:
+    """When the alias was last rolled back from *digest*, which what was measured before did not foresee."""
+    times = [move.at for move in of_one_alias if move.action == "rollback" and move.from_digest == digest]
+    return max(times, default=None)
+
+
 def previous(connection: Connection) -> set[tuple[str, str]]:
     """For each guarded alias the (name, digest) that a rollback would restore."""
     query = select(_MOVES.c.name, _MOVES.c.alias, _MOVES.c.action, _MOVES.c.to_digest)

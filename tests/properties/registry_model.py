@@ -72,6 +72,8 @@ class Step:
     came_from: str | None
     went_to: str
     papers: frozenset[str] = frozenset()
+    at: datetime | None = None
+    """Of a rollback."""
 
 
 @dataclass
@@ -150,6 +152,10 @@ class World:
             and not (on_file is not None and on_file.withdrawn)
             and not any(paper.digest in one.supersedes for one in others if one.release == release.digest)
             and paper.digest not in self.spent(release, alias)
+            and not any(
+                step.at is not None and step.came_from == release.digest and paper.begins < step.at
+                for step in self.steps.get(alias, [])
+            )
             and (self.terms.evaluators is None or paper.signer in self.terms.evaluators)
             and paper.policy_digest == self.terms.digest
             and paper.suite_digest == self.suites.get(paper.suite)

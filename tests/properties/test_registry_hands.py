@@ -1,4 +1,4 @@
-"""Each hand in the database, at the moment when it would help most: found, and it moves nothing."""
+"""Each flaw and each hand in the database, at the moment when it would help most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry import audit_verify
 from registry.entities import Version
 from registry.signing import key_id
 from tests.properties import registry_hands as hands
-from tests.properties.registry_stage import KEYS
+from tests.properties.registry_stage import FLAWS, KEYS
 from tests.properties.test_registry_machine import RegistryMachine
 
 
@@ -141,3 +141,65 @@ def test_a_hand_in_the_database_is_found_and_moves_nothing(machine: RegistryMach
         assert not audit_verify.verify(connection)["ok"]
     alias = "staging" if name == "forget a rollback" else "production"
     assert machine.promote_to(target, alias) in ("record_tampered", "audit_tampered")
+
+
+CODES = {
+    "key": "evidence_untrusted", "forged": "evidence_tampered", "old": "evidence_expired",
+    "rather old": "evidence_expired", "future": "evidence_expired", "short": "evidence_expired",
+    "few": "evidence_mismatch", "suite": "evidence_mismatch", "judge": "evidence_mismatch",
+    "policy": "evidence_mismatch", "baseline": "evidence_mismatch", "verdict": "gate_not_passed",
+    "unapproved": "approval_missing", "withdrawn": "evidence_superseded", "none": "evidence_mismatch",
+    "dataset": "evidence_mismatch", "other evaluator": "evidence_untrusted",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flaw", sorted(CODES))
+def test_one_flaw_refuses_and_without_it_the_alias_moves(machine: RegistryMachine, flaw: str) -> None:
+    machine.begin()
+    first, second, target = machine.versions["release"]
+    machine.push_judge(1)
+    machine.push_suite("quality", 1)
+    machine.push_policy(("quality",), 50, None, False, 2.0)
+    for release in (first, second):
+        paper(machine, release)
+        assert machine.promote_to(release, "production") == "moved"
+    if flaw == "other evaluator":
+        machine.change_key(1, "trust")
+    machine.push_policy(("quality",), 50, 1, True, 1.5)
+    if flaw != "unapproved":
+        machine.agree(target, "production", "ann", back=False)
+    known = flaw if flaw in FLAWS else None
+    if flaw == "other evaluator":
+        only(machine, 1)
+    made = machine.signed(target, "quality", "fail" if flaw == "verdict" else "pass", known, judged=True)
+    if flaw == "other evaluator":
+        only(machine, 0)
+        machine.world.keys[key_id(KEYS[1].public_key())].trusted = True
+    if flaw != "none":
+        machine.file(made, None)
+    if flaw == "withdrawn":
+        machine.take_back(made)
+    if flaw == "dataset":
+        machine.push_dataset(1)
+    if flaw == "short":
+        machine.wait(1.1)
+    given = [made] if flaw == "withdrawn" else None
+    assert machine.promote_to(target, "production", given) == CODES[flaw]
+    machine.wait(0.1)
+    if flaw == "dataset":
+        machine.push_suite("quality", 0)
+    machine.agree(target, "production", "bob", back=False)
+    right = machine.signed(target, "quality", "pass", None, judged=True)
+    machine.file(right, None)
+    for statement in range(1, 25):  # it may end at any of them, and nothing is torn
+        machine.promote_to(target, "production", crash=statement)
+        machine.aliases_are_where_the_model_says()
+        if machine.world.at("production") == target.digest:
+            break
+    else:
+        assert machine.promote_to(target, "production") == "moved"
+    assert machine.promote_to(target, "production") == "there"
+    machine.rollback("production", None)
+    assert machine.world.at("production") == second.digest
+    machine.break_glass_to(target, "production")
+    assert machine.world.at("production") == target.digest

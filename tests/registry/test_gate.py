@@ -88,6 +88,22 @@ def test_evidence_that_moved_the_alias_is_spent_by_a_rollback(house: House) -> N
     assert house.promote(now=house.now + LATER) is not None
 
 
+def test_an_older_pass_left_on_file_is_spent_by_a_rollback_too(house: House) -> None:
+    first = house.release("openai/one")
+    house.evidence(first)
+    house.promote()
+    second = house.release("openai/two")
+    house.evidence(second, baseline=first)
+    house.now += LATER
+    house.evidence(second, baseline=first)
+    move = house.promote(now=house.now)
+    assert move is not None and len(move.evidence) == 1
+    house.now += LATER
+    house.rollback()
+    with pytest.raises(EvidenceReplayed):
+        house.promote(now=house.now + LATER)
+
+
 def test_superseded_evidence_counts_no_more(house: House) -> None:
     release = house.release()
     old = house.evidence(release)
