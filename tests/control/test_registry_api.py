@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.controlplane.registry_api.aside import Aside
+from gateway.errors import Overloaded
 from registry import signing
 from registry.access import ROLES, VERBS
+from registry.errors import Unauthorized
+from registry.verbs import Session
 from tests.control.conftest import House
 
 CLI_ONLY = {
@@ -301,3 +306,20 @@ def test_a_release_goes_live_through_the_api_alone(house: House) -> None:
     assert [(one["action"], one["actor"]) for one in history["moves"]] == [("promote", "pia")]
     status, tar, headers = house.ask("GET", "/api/v1/releases/support@production/export", token=token)
     assert status == 200 and headers["content-type"] == "application/x-tar" and len(tar) > 1000
+
+
+def test_one_long_check_runs_at_a_time_and_not_in_the_gateway(house: House) -> None:
+    aside = Aside()
+    session = Session(house.workspace, house.tokens["viewer"], remote=True)
+    answers: list[Any] = []
+    running = threading.Thread(target=lambda: answers.append(aside.run(session, "audit")))
+    running.start()
+    while not aside.busy:
+        assert running.is_alive()
+    with pytest.raises(Overloaded, match="another check"):
+        aside.run(session, "versions")
+    running.join(60)
+    assert answers[0]["ok"] is True
+    assert aside.run(session, "versions") == {"ok": True, "problems": []}
+    with pytest.raises(Unauthorized):
+        aside.run(Session(house.workspace, house.tokens["revoked"], remote=True), "versions")

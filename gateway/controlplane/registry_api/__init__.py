@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.registry_api import (
+    aside,
     audit,
     evidence,
     people,
@@ -29,6 +30,7 @@ PREFIX = "/api/v1"
 def mount(app: FastAPI, workspace: Workspace, live: Live, clock: Clock) -> None:
     """Hang every path below `/api/v1` into *app*."""
     app.state.workspace, app.state.live, app.state.clock = workspace, live, clock
+    app.state.aside = aside.Aside()
     # What has a literal path comes before what takes a reference in the same place.
     for routes in (served, audit, people, evidence, releases, prompts, versions):
         app.include_router(routes.router, prefix=PREFIX)

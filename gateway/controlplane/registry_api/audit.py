@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
+from gateway.controlplane.registry_api.aside import Aside
 from gateway.controlplane.registry_api.terms import Answer, Asked, Body, Limit, Moment, Name, verb
 from registry.clock import from_text
 from registry.verbs import audit
@@ -63,10 +64,14 @@ def listing(
     "/audit/verify", summary="Check the chain, and every row against it.", **verb("audit.verify", 409)
 )
 def verify(
-    asked: Asked, *, every_signature: Annotated[bool, Query(description="Inside the chain too.")] = False
+    asked: Asked,
+    request: Request,
+    *,
+    every_signature: Annotated[bool, Query(description="Inside the chain too.")] = False,
 ) -> Answer:
-    """Reads all of it: this takes a while on a long one."""
-    return audit.verify(asked, every_signature=every_signature)
+    """Reads all of it, in a process of its own; one such check runs at a time."""
+    aside: Aside = request.app.state.aside
+    return aside.run(asked, "audit", every_signature=every_signature)
 
 
 @router.get("/audit/head", summary="The signed end of the chain.", **verb("audit.anchor"))
