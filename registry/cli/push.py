@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from registry import judges, policies, prices, releases, schemas, verbs
 from registry.cli import prompts
 from registry.ids import digest
 from registry.terminal import Json, command_group, show
-from registry.verbs import versions
+from registry.verbs import Session, versions
 from registry.verbs.releases import create as create_release
 from registry.versions import plain
 
@@ -28,7 +29,7 @@ _ABOUT = {
 
 
 def add_to(application: typer.Typer) -> None:
-    """Hang the groups `prompts`, `policies` and `releases` into *application*."""
+    """Hang the groups of what is pushed from files, and `releases`, into *application*."""
     prompts.add_to(application)
     group = command_group("Guardrail policies and gate policies.")
     group.command("push", epilog="Example: registry policies push policies/guardrails.yaml")(push_policy)
@@ -46,41 +47,30 @@ def add_to(application: typer.Typer) -> None:
 def push_policy(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Store a policy file (kind: guardrails or gate) as a version."""
     policy = policies.read_file(file)
-    if dry_run:
-        _dry(f"{policy.kind} policy", policy.name, policy.rules or policy.gate, as_json=as_json)
-        return
-    with verbs.session() as session:
-        _pushed(versions.push_policy(session, policy), as_json=as_json)
+    push = partial(versions.push_policy, file=policy)
+    content = policy.rules or policy.gate
+    _push(f"{policy.kind} policy", policy.name, content, push, dry_run=dry_run, as_json=as_json)
 
 
 def push_judge(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Store a judge file (name, judge: model, rubric …) as a version."""
     read = judges.read_file(file)
-    if dry_run:
-        _dry("judge", read.name, read.judge, as_json=as_json)
-        return
-    with verbs.session() as session:
-        _pushed(versions.push_judge(session, read), as_json=as_json)
+    push = partial(versions.push_judge, file=read)
+    _push("judge", read.name, read.judge, push, dry_run=dry_run, as_json=as_json)
 
 
 def push_tools(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Store a tool schema file (name, tools in OpenAI's shape) as a version."""
     read = schemas.read_tools(file)
-    if dry_run:
-        _dry("tool-schema", read.name, read.content, as_json=as_json)
-        return
-    with verbs.session() as session:
-        _pushed(versions.push_tools(session, read), as_json=as_json)
+    push = partial(versions.push_tools, file=read)
+    _push("tool-schema", read.name, read.content, push, dry_run=dry_run, as_json=as_json)
 
 
 def push_prices(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Store a price table (name, prices), for releases that pin what they are charged by."""
     read = prices.read_table(file)
-    if dry_run:
-        _dry("price-table", read.name, read.content, as_json=as_json)
-        return
-    with verbs.session() as session:
-        _pushed(versions.push_prices(session, read), as_json=as_json)
+    push = partial(versions.push_prices, file=read)
+    _push("price-table", read.name, read.content, push, dry_run=dry_run, as_json=as_json)
 
 
 def create(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> None:
@@ -96,6 +86,22 @@ def create(file: File, *, dry_run: DryRun = False, as_json: Json = False) -> Non
         )
     else:
         _pushed(answer, as_json=as_json)
+
+
+def _push(
+    kind: str,
+    name: str,
+    content: object,
+    push: Callable[[Session], dict[str, Any]],
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    if dry_run:
+        _dry(kind, name, content, as_json=as_json)
+        return
+    with verbs.session() as session:
+        _pushed(push(session), as_json=as_json)
 
 
 def _pushed(answer: Mapping[str, Any], *, as_json: bool) -> None:
