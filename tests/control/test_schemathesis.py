@@ -73,7 +73,7 @@ def test_no_request_of_an_admin_trips_the_registry_api(busy: House, mode: Any) -
             continue  # nothing of it can be wrong
 
         @settings(
-            max_examples=2 if operation.label.endswith("/verify") else 12,  # each is a process of its own
+            max_examples=2 if operation.label.endswith("/verify") else 8,  # each is a process of its own
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

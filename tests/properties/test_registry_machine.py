@@ -439,7 +439,7 @@ def test_no_sequence_moves_an_alias_without_evidence() -> None:
     run_state_machine_as_test(
         RegistryMachine,
         settings=settings(
-            max_examples=2000 if DEEP else 80,
+            max_examples=2000 if DEEP else 50,
             stateful_step_count=80 if DEEP else 50,
             derandomize=not DEEP,
             deadline=None,
