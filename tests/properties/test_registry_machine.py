@@ -177,7 +177,7 @@ class RegistryMachine(Stage):
         data=st.data(),
         alias=st.sampled_from(("production", "production", "staging")),
         flaw=st.sampled_from(
-            [None, None, None, None, *FLAWS, "fail", "unapproved", "unapproved", "withdrawn"]
+            [None, None, None, None, *FLAWS, "fail", "unapproved", "unapproved", "withdrawn", "revoked"]
         ),
         crash=mostly_none,
         cut=st.booleans(),
@@ -214,13 +214,18 @@ class RegistryMachine(Stage):
         release = data.draw(st.sampled_from(others))
         papers = []
         for place, suite in enumerate(SUITES):
-            own = flaw if place == 0 and flaw in FLAWS else None
+            if self.world.suite_dataset[suite] != self.world.dataset:  # or nothing else would matter
+                self.push_suite(suite, 3 + len(self.versions[suite]))
+            own = flaw if flaw in FLAWS else None  # in all of them, or another suite may be enough
             verdict = "fail" if flaw == "fail" and place == 0 else "pass"
-            papers.append(self.signed(release, suite, verdict, own, judged=place == 0))
+            papers.append(self.signed(release, suite, verdict, own, judged=place == 0 or own == "judge"))
             if filed or flaw == "withdrawn":
                 self.file(papers[-1], None)
         if flaw == "withdrawn":
             self.take_back(papers[0])
+        if flaw == "revoked":
+            signers = [key_id(key.public_key()) for key in KEYS]
+            self.change_key(signers.index(papers[0].signer), "revoke")
         for who in PEOPLE:
             self.agree(release, alias, who, back=flaw == "unapproved")
         named = papers if flaw == "withdrawn" or not filed else None
