@@ -24,8 +24,19 @@ FILE = "outputs.sqlite"
 _BUSY_TIMEOUT_S = 30
 
 
+class CallAnswer(msgspec.Struct, frozen=True):
+    """What one call of a judge's model brought: text, or a vector for each text."""
+
+    text: str = ""
+    vectors: list[list[float]] = []
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model: str = ""
+    """As the server named it."""
+
+
 class Cache:
-    """Outputs by key. Safe for many processes at once; one thread each."""
+    """Outputs and judges' answers by key. Safe for many processes at once; one thread each."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use an open database; see `open_cache`."""
@@ -48,6 +59,24 @@ class Cache:
         with _told(), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
 
+    def get_call(self, key: str) -> CallAnswer | None:
+        """The answer of a judge kept under *key*, or None. Raises CacheUnavailable."""
+        with _told():
+            row = self._connection.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        try:
+            return msgspec.json.decode(row[0], type=CallAnswer)
+        except msgspec.MsgspecError:
+            return None
+
+    def put_call(self, key: str, answer: CallAnswer) -> None:
+        """Keep a judge's answer; on return a crash of this process does not lose it."""
+        with _told(), self._connection:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO calls VALUES (?, ?)", (key, msgspec.json.encode(answer))
+            )
+
 
 @contextmanager
 def open_cache(folder: Path) -> Iterator[Cache]:
@@ -66,6 +95,9 @@ def open_cache(folder: Path) -> Iterator[Cache]:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS outputs (key TEXT PRIMARY KEY, output BLOB NOT NULL)"
+            )
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, answer BLOB NOT NULL)"
             )
         yield Cache(connection)
     finally:

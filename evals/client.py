@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -49,6 +49,7 @@ class Reply:
 
     body: Any
     latency_ms: float
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Client:
             async with self._session.post(
                 self.url + call.path, json=call.body, allow_redirects=False
             ) as response:
-                data = await _read(response)
+                data = await read_bounded(response)
                 latency_ms = (time.perf_counter() - begun) * 1000
         except aiohttp.ClientConnectorError as error:
             return GatewayUnreachable(
@@ -161,14 +162,14 @@ class Client:
                 "meanwhile, or the gateway serves another registry; run again"
             ), 0.0
         try:
-            return Reply(json.loads(data), latency_ms), None
+            return Reply(json.loads(data), latency_ms, headers), None
         except (ValueError, RecursionError):
             return Failure("bad_answer"), None
 
     def _refusal(
         self, status: int, data: bytes, headers: Mapping[str, str]
     ) -> tuple[Failure | ReleaseNotServed, float | None]:
-        code, message = _error_of(data)
+        code, message = error_of(data)
         kind = code or f"http_{status}"
         if status in (401, 403):
             raise KeyRefused(
@@ -178,11 +179,11 @@ class Client:
         if status == 404:
             return ReleaseNotServed(f"the gateway at {self.url} does not serve it ({kind}): {message}"), 0.0
         if status in (429, 503):
-            return Failure(kind), _retry_after(headers.get("retry-after"))
+            return Failure(kind), retry_after(headers.get("retry-after"))
         return Failure(kind), None
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+async def read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
     """The whole body, or None when it is longer than an answer may be."""
     parts: list[bytes] = []
     size = 0
@@ -194,7 +195,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(parts)
 
 
-def _error_of(data: bytes) -> tuple[str | None, str]:
+def error_of(data: bytes) -> tuple[str | None, str]:
     """The code and message of an OpenAI error body; no code where there is none."""
     try:
         error = json.loads(data)["error"]
@@ -205,6 +206,6 @@ def _error_of(data: bytes) -> tuple[str | None, str]:
     return known, str(message or "no reason given")[:300]
 
 
-def _retry_after(text: str | None) -> float:
+def retry_after(text: str | None) -> float:
     """Seconds asked for, at most 10; a date or nothing is 0."""
     return min(float(text), _RETRY_AFTER_S) if text and text.isascii() and text.isdecimal() else 0.0

@@ -40,9 +40,15 @@ class Sample:
     extra: Mapping[str, Any] | None = None
     """Every other key of the row, as it was."""
 
+    def get(self, field: str) -> Any:  # noqa: ANN401
+        """What the row says for *field*, an attribute or any other key of the row; None for nothing."""
+        if field in _FIELDS:
+            return getattr(self, field)
+        return (self.extra or {}).get(field)
+
     def has(self, field: str) -> bool:
         """Whether the row says anything for *field*: empty text and empty lists say nothing."""
-        return getattr(self, field) not in ("", (), None)
+        return self.get(field) not in ("", (), [], None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,13 @@ Errors of evals.
         ├── ReleaseNotServed      the gateway does not serve the release
         ├── ReleaseMoved          the gateway answered with other bytes than those judged
         ├── BadAnswer             an answer has not the shape its API promises
+        ├── ScoreFailed           one output has no score: a judge broke, or a metric is undefined
+        ├── JudgeUnavailable      no endpoint or key for a judge's model
+        ├── CostCapReached        the next call would cost more than the run may
+        ├── TargetUnavailable     a callable or recorded outputs cannot be loaded
         └── CacheUnavailable      the cache of outputs cannot be read or written
 
-All end a run with exit code 3, except BadAnswer: that one is counted against the release.
+All end a run with exit code 3, except BadAnswer and ScoreFailed: those are counted.
 """
 
 from __future__ import annotations
@@ -73,6 +77,35 @@ class BadAnswer(EvalsError):
     """The gateway's answer has not the shape its API promises."""
 
     code = "bad_answer"
+
+
+class ScoreFailed(EvalsError):
+    """One output could not be scored; *kind* is a stable code. Counted as an error, never as a score."""
+
+    code = "score_failed"
+
+    def __init__(self, kind: str, message: str = "") -> None:
+        """Remember *kind*, such as `judge_timeout`; *message* holds no text of prompts or answers."""
+        super().__init__(message or kind)
+        self.kind = kind
+
+
+class JudgeUnavailable(EvalsError):
+    """A judge cannot be asked. Set its provider's key and address, or name it with --judge-url."""
+
+    code = "judge_unavailable"
+
+
+class CostCapReached(EvalsError):
+    """The next call does not fit under --max-cost. What was paid for is kept; raise it and run again."""
+
+    code = "cost_cap_reached"
+
+
+class TargetUnavailable(EvalsError):
+    """What is to be judged cannot be loaded: a Python callable or recorded outputs."""
+
+    code = "target_unavailable"
 
 
 class CacheUnavailable(EvalsError):

@@ -32,6 +32,15 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One function that a model wants called."""
+
+    name: str
+    arguments: str
+    """JSON as the model wrote it; it may not parse."""
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What a release answered for one sample; fields of other systems stay empty."""
 
@@ -44,6 +53,21 @@ class Output:
     """One for each class, in the model's order."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    passages: tuple[str, ...] = ()
+    """The texts behind the answer, best first."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: str = ""
+    """OpenAI's finish_reason; `refusal` where the model or a guardrail declined."""
+    ttft_ms: float | None = None
+    """Milliseconds to the first token; None where the answer was not streamed."""
+    cost_usd: float | None = None
+    """None where the price is not known."""
+    risk: float | None = None
+    """What a guard says of the text, 0 (harmless) to 1; None where no guard was asked."""
+    flagged: bool | None = None
+    """Whether a guard stops the text."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else a target told: plain JSON."""
 
 
 class System(Protocol):

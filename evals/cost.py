@@ -1,0 +1,82 @@
+"""What a run spends: known before each call, held to a cap, reported after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from evals.errors import CostCapReached
+from registry.entities import Price
+
+CHARACTERS_A_TOKEN = 3
+"""For prompts that nobody has counted yet; English has about four, so that this errs on the dear side."""
+ASSUMED_COMPLETION_TOKENS = 512
+"""Held for a call whose `max_tokens` is not known."""
+_PICO = 10**12
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money set aside for one call under way; `settle` says what it came to."""
+
+    price: Price | None
+    held: int
+    """Pico-USD."""
+    spent: int | None = None
+
+    def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """The call used so many tokens."""
+        self.spent = cost_pico(self.price, prompt_tokens, completion_tokens)
+
+
+@dataclass(slots=True)
+class Purse:
+    """Money for one run. Within one event loop."""
+
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """By model, as `provider/model`."""
+    cap_usd: float | None = None
+    spent: int = 0
+    """Pico-USD."""
+    held: int = 0
+    """Pico-USD set aside for calls under way."""
+    unpriced: int = 0
+    """Calls whose model has no known price: they count as free, and are told."""
+
+    @property
+    def spent_usd(self) -> float:
+        """Dollars spent so far."""
+        return self.spent / _PICO
+
+    @contextmanager
+    def hold(self, model: str, characters: int, max_tokens: int | None) -> Iterator[Hold]:
+        """
+        Set aside what a call may cost at most; what was not settled is given back.
+
+        Raises:
+            CostCapReached: it does not fit under the cap any more.
+        """
+        price = self.prices.get(model)
+        if price is None:
+            self.unpriced += 1
+        most = cost_pico(price, characters // CHARACTERS_A_TOKEN + 1, max_tokens or ASSUMED_COMPLETION_TOKENS)
+        if self.cap_usd is not None and self.spent + self.held + most > self.cap_usd * _PICO:
+            raise CostCapReached(
+                f"the run spent ${self.spent_usd:.4f} of at most ${self.cap_usd:g}, and another does not "
+                "fit; what was paid for is kept: raise --max-cost and run again"
+            )
+        one = Hold(price, most)
+        self.held += most
+        try:
+            yield one
+        finally:
+            self.held -= most
+            self.spent += one.spent or 0
+
+
+def cost_pico(price: Price | None, prompt_tokens: int, completion_tokens: int) -> int:
+    """Pico-USD of a call; 0 where the price is not known."""
+    if price is None:
+        return 0
+    return price.input_picousd * prompt_tokens + price.output_picousd * completion_tokens

@@ -1,0 +1,1 @@
+"""Judges: models that score answers, held to what people said."""
