@@ -2,7 +2,8 @@
 Outputs kept between runs, so that a run that stopped goes on where it was.
 
 The key covers everything an output depends on: the release's digest, the system, the sample, the
-request, the code of evals, and which repetition it is. Failures are never kept.
+request, the code of evals, and which repetition it is. Failures are never kept. A run without a cache
+keeps its outputs in a temporary one: they are never all in memory.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 
 from evals.errors import CacheUnavailable
 from evals.systems.base import Output
-from registry.ids import digest
+from registry.ids import canonical, digest
 
 FILE = "outputs.sqlite"
 _BUSY_TIMEOUT_S = 30
@@ -79,6 +81,13 @@ class Cache:
 
 
 @contextmanager
+def temporary_cache() -> Iterator[Cache]:
+    """A cache that is gone when the run ends."""
+    with TemporaryDirectory(prefix="sluicegate-evals-") as folder, open_cache(Path(folder)) as cache:
+        yield cache
+
+
+@contextmanager
 def open_cache(folder: Path) -> Iterator[Cache]:
     """
     The cache in *folder*, made on first use.
@@ -104,20 +113,32 @@ def open_cache(folder: Path) -> Iterator[Cache]:
         connection.close()
 
 
-def key_of(
-    release: str, system: str, sample: str, request: Mapping[str, Any], code: str, repeat: int = 0
-) -> str:
+def base_key(identity: str, system: str, code: str) -> str:
     """
-    The key of one output.
+    What all outputs of one subject through one system share.
 
     Args:
-        release: digest of the release that answers.
-        sample: digest of the sample.
-        request: the body sent, without the alias it was sent to.
+        identity: digest of the release, or of whatever answers.
         code: `code_digest` of the judging code.
     """
-    parts = {"release": release, "system": system, "sample": sample, "request": dict(request)}
-    return digest({**parts, "code": code, "repeat": repeat})
+    return digest({"identity": identity, "system": system, "code": code})
+
+
+def sample_key(base: str, sample: str, request: Mapping[str, Any]) -> str:
+    """
+    The key of one sample's outputs, before the repetition is added.
+
+    Args:
+        base: of `base_key`.
+        sample: digest of the sample.
+        request: what is sent, without the alias it is sent to.
+    """
+    return hashlib.sha256(f"{base}\0{sample}\0".encode() + canonical(dict(request))).hexdigest()
+
+
+def key_of_epoch(key: str, epoch: int) -> str:
+    """The key of one output: that of its sample in repetition *epoch*."""
+    return hashlib.sha256(f"{key}\0{epoch}".encode()).hexdigest()
 
 
 def code_digest(*plug_ins: Path) -> str:

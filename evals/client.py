@@ -20,6 +20,7 @@ from typing import Any, Self, cast
 import aiohttp
 
 from evals.errors import GatewayUnreachable, KeyRefused, ReleaseMoved, ReleaseNotServed
+from evals.pace import Pace
 from evals.systems.base import Call
 from registry.errors import PlatformError
 from registry.ids import short
@@ -66,6 +67,7 @@ class Client:
         """Talk to the gateway at *url* with *key*; nothing is sent yet."""
         self.url = url
         self.patience = patience
+        self.pace = Pace(concurrency)
         self.retried = 0
         """Requests repeated so far."""
         self._key = key
@@ -105,7 +107,8 @@ class Client:
         started = time.monotonic()
         attempt = 0
         while True:
-            result, wait_s = await self._try(call, digest)
+            async with self.pace.slot() as ticket:
+                result, wait_s = await self._try(call, digest, ticket)
             if wait_s is None:
                 return cast("Reply | Failure", result)
             attempt += 1
@@ -125,7 +128,7 @@ class Client:
             await asyncio.sleep(max(wait_s or 0.0, pause) + random.uniform(0, pause))
 
     async def _try(
-        self, call: Call, digest: str
+        self, call: Call, digest: str, ticket: int
     ) -> tuple[Reply | Failure | GatewayUnreachable | ReleaseMoved | ReleaseNotServed, float | None]:
         """One attempt; the seconds to wait at least before another, or None when it is final."""
         assert self._session is not None  # noqa: S101 - asked inside the context manager
@@ -147,7 +150,10 @@ class Client:
             return Failure("connection"), 0.0
         if data is None:
             return Failure("answer_too_large"), None
+        if response.status == 429:
+            self.pace.slow(ticket)
         if response.status == 200:
+            self.pace.good()
             return self._answer(data, response.headers, digest, latency_ms)
         return self._refusal(response.status, data, response.headers)
 

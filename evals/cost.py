@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from evals.errors import CostCapReached
 from registry.entities import Price
@@ -35,7 +36,7 @@ class Purse:
     """Money for one run. Within one event loop."""
 
     prices: Mapping[str, Price] = field(default_factory=dict)
-    """By model, as `provider/model`."""
+    """By model, as `provider/model` or a pattern such as `ollama/*`."""
     cap_usd: float | None = None
     spent: int = 0
     """Pico-USD."""
@@ -57,7 +58,7 @@ class Purse:
         Raises:
             CostCapReached: it does not fit under the cap any more.
         """
-        price = self.prices.get(model)
+        price = price_of(model, self.prices)
         if price is None:
             self.unpriced += 1
         most = cost_pico(price, characters // CHARACTERS_A_TOKEN + 1, max_tokens or ASSUMED_COMPLETION_TOKENS)
@@ -73,6 +74,15 @@ class Purse:
         finally:
             self.held -= most
             self.spent += one.spent or 0
+
+
+def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:
+    """The price of *model*: its own, else that of the longest pattern that fits; None where there is none."""
+    fitting = [name for name in prices if name == model or ("*" in name and fnmatchcase(model, name))]
+    for name in sorted(fitting, key=lambda name: (name != model, -len(name))):
+        if not prices[name].withdrawn:
+            return prices[name]
+    return None
 
 
 def cost_pico(price: Price | None, prompt_tokens: int, completion_tokens: int) -> int:

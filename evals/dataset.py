@@ -1,16 +1,25 @@
-"""Samples from JSON Lines, CSV or the registry: checked, normalised, in an order nobody chose."""
+"""Samples from JSON Lines, CSV, Parquet or the registry: checked, normalised, in an order nobody chose."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import hashlib
 import io
 import json
 import math
+import mmap
+import tempfile
+import zlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import eq
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast, overload
+
+import msgspec
 
 from evals.errors import BadDataset
 from registry.entities import Version
@@ -19,6 +28,9 @@ from registry.ids import canonical, digest_bytes
 
 MAX_BYTES = 512_000_000
 """Most bytes of a dataset, after decompression."""
+Bytes = bytes | mmap.mmap
+_IN_MEMORY = 8_000_000
+"""Datasets with more bytes lie in a temporary file."""
 _FIELDS = ("id", "query", "relevant", "answers", "features", "expected")
 
 
@@ -51,29 +63,73 @@ class Sample:
         return self.get(field) not in ("", (), [], None)
 
 
+class Samples(Sequence[Sample]):
+    """
+    The samples of a dataset in an order nobody chose: sorted by the hash of their ids.
+
+    Only the rows' bytes are kept; a Sample is made when it is asked for.
+    """
+
+    __slots__ = ("_places", "_rows")
+
+    def __init__(self, rows: Bytes, places: array[int]) -> None:
+        """*places* holds the start and end of each row in *rows*, one after the other."""
+        self._rows = rows
+        self._places = places
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._places) // 2
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> Samples: ...
+    def __getitem__(self, at: int | slice) -> Sample | Samples:
+        """The sample at a position, or those of a slice."""
+        if isinstance(at, slice):
+            places = array("Q")
+            for place in range(*at.indices(len(self))):
+                places.extend(self._places[2 * place : 2 * place + 2])
+            return Samples(self._rows, places)
+        place = at + len(self) if at < 0 else at
+        if not 0 <= place < len(self):
+            raise IndexError(at)
+        line = self._rows[self._places[2 * place] : self._places[2 * place + 1]]
+        return _sample(msgspec.json.decode(line), digest_bytes(line), "")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether *other* has equal samples in the same order."""
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """A named set of samples and the bytes that decide its digest."""
 
     name: str
-    rows: bytes
-    """JSON Lines, each row canonical, in the order of the file."""
-    samples: tuple[Sample, ...]
+    content: Bytes
+    """JSON Lines, each row canonical, in the order of the file; on disk where they are many."""
+    samples: Sequence[Sample]
     """Ordered by the hash of their ids, so that the first n are a fixed, arbitrary choice."""
+    digest: str
+    """The digest of the rows: the name of their blob."""
     source: str = ""
     licence: str = ""
     version: Version | None = None
     """The version in the registry that it came from."""
 
     @property
-    def digest(self) -> str:
-        """The digest of the rows: the name of their blob."""
-        return digest_bytes(self.rows)
+    def rows(self) -> bytes:
+        """The content in memory, all of it."""
+        return self.content[:]
 
 
 def read(path: Path, name: str, *, source: str = "", licence: str = "") -> Dataset:
     """
-    The dataset in a `.jsonl`, `.csv` or gzipped file.
+    The dataset in a `.jsonl`, `.csv`, `.parquet` or gzipped file.
 
     A CSV with a column `expected` holds features in its other columns (blank is missing; a column
     of numbers is numeric); otherwise `relevant` and `answers` are lists separated by `|`.
@@ -82,27 +138,25 @@ def read(path: Path, name: str, *, source: str = "", licence: str = "") -> Datas
         BadDataset: no such file, an unknown ending, or a row that is no sample; names the line.
     """
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if path.name.lower().endswith(".parquet"):
+        from evals import parquet
+
+        return build(parquet.rows(path), name, where=str(path), source=source, licence=licence)
     if kind not in ("jsonl", "csv"):
-        raise BadDataset(f"dataset {path}: must end in .jsonl, .csv, .jsonl.gz or .csv.gz")
+        raise BadDataset(f"dataset {path}: must end in .jsonl, .csv, .jsonl.gz, .csv.gz or .parquet")
     try:
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+            lines = _lines(cast("BinaryIO", file), path)
+            rows = _csv_rows("".join(lines), str(path)) if kind == "csv" else _json_rows(lines, str(path))
+            return build(rows, name, where=str(path), source=source, licence=licence)
+    except (OSError, EOFError, zlib.error) as error:
         raise BadDataset(f"dataset {path}: cannot be read: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise BadDataset(f"dataset {path}: larger than {MAX_BYTES:,} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadDataset(f"dataset {path}: not UTF-8 at byte {error.start}") from error
-    rows = _csv_rows(text, str(path)) if kind == "csv" else _json_rows(text, str(path))
-    return build(rows, name, where=str(path), source=source, licence=licence)
 
 
 def from_version(version: Version, rows: bytes, *, source: str = "", licence: str = "") -> Dataset:
     """The dataset behind a registered version. Raises BadDataset naming the line."""
     where = f"dataset {version.name}:{version.number}"
-    numbered = _json_rows(rows.decode(), where)
+    numbered = _json_rows(iter(rows.decode().split("\n")), where)
     found = build(numbered, version.name, where=where, source=source, licence=licence)
     return replace(found, version=version)
 
@@ -121,25 +175,39 @@ def build(
     Raises:
         BadDataset: a malformed row, an id missing or given twice, or no rows at all.
     """
-    seen: dict[str, int] = {}
-    samples: list[Sample] = []
-    lines: list[bytes] = []
-    for number, row in rows:
-        at = f"{where}:{number}"
-        try:
-            line = canonical(row)
-        except BadInput as error:
-            raise BadDataset(f"{at}: {error.message}") from error
-        sample = _sample(row, digest_bytes(line), at)
-        if sample.id in seen:
-            raise BadDataset(f"{at}: id {sample.id!r} is given twice, first in line {seen[sample.id]}")
-        seen[sample.id] = number
-        samples.append(sample)
-        lines.append(line + b"\n")
-    if not samples:
-        raise BadDataset(f"{where}: no samples")
-    samples.sort(key=lambda sample: digest_bytes(sample.id.encode()))
-    return Dataset(name, b"".join(lines), tuple(samples), source, licence)
+    seen: dict[bytes, tuple[int, int, int]] = {}
+    state = hashlib.sha256()
+    size = 0
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+        for number, row in rows:
+            at = f"{where}:{number}"
+            try:
+                line = canonical(row)
+            except BadInput as error:
+                raise BadDataset(f"{at}: {error.message}") from error
+            sample = _sample(row, "", at)
+            order = hashlib.sha256(sample.id.encode()).digest()
+            if order in seen:
+                first = seen[order][0]
+                raise BadDataset(f"{at}: id {sample.id!r} is given twice, first in line {first}")
+            seen[order] = (number, size, size + len(line))
+            file.write(line + b"\n")
+            state.update(line + b"\n")
+            size += len(line) + 1
+        if not seen:
+            raise BadDataset(f"{where}: no samples")
+        content: Bytes
+        if size <= _IN_MEMORY:
+            file.seek(0)
+            content = file.read()
+        else:
+            file.flush()
+            content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    places = array("Q")
+    for order in sorted(seen):
+        places.extend(seen[order][1:])
+    digest = "sha256:" + state.hexdigest()
+    return Dataset(name, content, Samples(content, places), digest, source, licence)
 
 
 def feature_types(samples: Sequence[Sample]) -> dict[str, str]:
@@ -209,8 +277,22 @@ def _label(value: object, at: str) -> str | None:
     raise BadDataset(f"{at}: expected must be text, a whole number, true or false")
 
 
-def _json_rows(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
+    """The lines of UTF-8 text, with or without a byte order mark. Raises BadDataset."""
+    size = 0
+    for line in file:
+        text = line.removeprefix(codecs.BOM_UTF8) if size == 0 else line
+        size += len(line)
+        if size > MAX_BYTES:
+            raise BadDataset(f"dataset {path}: larger than {MAX_BYTES:,} bytes")
+        try:
+            yield text.decode()
+        except UnicodeDecodeError as error:
+            raise BadDataset(f"dataset {path}: not UTF-8 at byte {size - len(text) + error.start}") from error
+
+
+def _json_rows(lines: Iterator[str], where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

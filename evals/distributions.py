@@ -20,6 +20,16 @@ def normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
+def normal_cdf(z: float) -> float:
+    """
+    P(Z <= z) for a standard normal Z.
+
+    >>> round(normal_cdf(1.959964), 6)
+    0.975
+    """
+    return NormalDist().cdf(z) if math.isfinite(z) else float(z > 0)
+
+
 def beta_cdf(x: float, a: float, b: float) -> float:
     """
     The regularised incomplete beta function I_x(a, b), for a, b > 0; x is clipped to [0, 1].

@@ -34,21 +34,32 @@ class Pace:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[int]:
         """Hold one of the calls allowed; yields a ticket for `slow`."""
-        while self.running >= self.allowed:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            finally:
-                if not turn.done() or turn.cancelled():
-                    self._forget(turn)
-        self.running += 1
+        if self._waiting or self.running >= self.allowed:
+            await self._turn()
+        else:
+            self.running += 1
         self._started += 1
         try:
             yield self._started
         finally:
-            self.running -= 1
-            self._wake()
+            self._release()
+
+    async def _turn(self) -> None:
+        """Wait in line; whoever is woken already counts as running."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._release()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+
+    def _release(self) -> None:
+        self.running -= 1
+        self._wake()
 
     def good(self) -> None:
         """A call succeeded."""
@@ -67,15 +78,8 @@ class Pace:
             self.slowed += 1
 
     def _wake(self) -> None:
-        free = self.allowed - self.running
-        while self._waiting and free > 0:
+        while self._waiting and self.running < self.allowed:
             turn = self._waiting.popleft()
-            if not turn.done():
+            if not turn.cancelled():
+                self.running += 1
                 turn.set_result(None)
-                free -= 1
-
-    def _forget(self, turn: asyncio.Future[None]) -> None:
-        if turn in self._waiting:
-            self._waiting.remove(turn)
-        elif turn.cancelled():
-            self._wake()

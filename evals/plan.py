@@ -1,140 +1,103 @@
-"""What a run will ask: which releases, through which systems, about which samples."""
+"""What a run will ask: which subjects, through which systems, about which samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from evals.collect import Task
 from evals.dataset import Sample, feature_types
 from evals.errors import BadSuite
+from evals.metrics.base import Metric
+from evals.subjects import Subject, Subjects, resolve
 from evals.suite import Check, EvalSuite, samples_of
 from evals.systems.base import Options, System
-from registry import plugins, releases
-from registry.entities import ReleaseContent, ServedRelease, Version
-from registry.refs import Ref, parse_ref
-from registry.workspace import Workspace
+from registry import plugins
+
+__all__ = ["Job", "Place", "Plan", "Subject", "Subjects", "make_plan", "resolve"]
 
 Place = tuple[str, str]
 """(role, system): the role is `candidate` or `baseline`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A release under test: by which reference, and which bytes that was at the start."""
+class Job:
+    """One subject to ask through one system about some samples."""
 
-    ref: str
-    release: ServedRelease
-
-    @property
-    def version(self) -> Version:
-        """The release's version."""
-        return self.release.version
-
-    @property
-    def content(self) -> ReleaseContent:
-        """The release's content."""
-        return self.release.content
-
-    @property
-    def model(self) -> str:
-        """The name to ask the gateway for: by alias as users do, else by digest."""
-        alias = parse_ref(self.ref).alias
-        return f"{self.version.name}@{alias if alias and alias != 'latest' else self.version.digest}"
-
-
-@dataclass(frozen=True, slots=True)
-class Subjects:
-    """The release to judge and the one to beat."""
-
-    candidate: Subject
-    baseline: Subject | None
-    why_none: str = ""
-    """Why there is no baseline."""
+    role: str
+    system_name: str
+    system: System
+    subject: Subject
+    samples: Sequence[Sample]
+    checks: tuple[Check, ...]
+    """What its outputs are for."""
+    scored: tuple[Check, ...]
+    """Those whose metric scores these outputs themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The tasks of a run, and the checks it cannot make."""
+    """The jobs of a run, baselines first, and the checks it cannot make."""
 
-    tasks: dict[Place, Task] = field(default_factory=dict)
+    jobs: dict[Place, Job] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     """Check title → why it cannot be made."""
 
 
-def resolve(
-    workspace: Workspace, suite: EvalSuite, release: str | None = None, baseline: str | None = None
-) -> Subjects:
+def make_plan(
+    suite: EvalSuite, metrics: Mapping[str, Metric], samples: Sequence[Sample], subjects: Subjects
+) -> Plan:
     """
-    The release to judge and the one to beat, by the digests they have now.
+    Which subject to ask through which system about which samples.
 
     Args:
-        release: a reference; by default `<suite.release>@candidate`.
-        baseline: a reference; by default production, where that is another release.
-
-    Raises:
-        BadSuite: the release has not the name that the suite judges.
-        NotFound: no such release or alias.
-    """
-    ref = parse_ref(release or f"{suite.release}@candidate")
-    if ref.name != suite.release:
-        raise BadSuite(f"suite {suite.name!r} judges release {suite.release!r}, not {ref.name!r}")
-    with workspace.reading() as connection:
-        version = releases.resolve(connection, ref)
-        candidate = Subject(str(ref), releases.assemble(connection, version))
-        against = parse_ref(baseline) if baseline else Ref(ref.name, alias="production")
-        if baseline is None and releases.alias_state(connection, ref.name, "production") is None:
-            return Subjects(candidate, None, f"no baseline, since {ref.name} is not in production yet")
-        rival = releases.resolve(connection, against)
-        if rival.digest == version.digest:
-            return Subjects(candidate, None, f"no baseline, since {against} is this very release")
-        return Subjects(candidate, Subject(str(against), releases.assemble(connection, rival)))
-
-
-def make_plan(suite: EvalSuite, samples: Sequence[Sample], subjects: Subjects) -> Plan:
-    """
-    Which release to ask through which system about which samples.
+        metrics: by check title.
 
     Raises:
         BadSuite: a check's system cannot judge the candidate.
         BadDataset: a feature is text in one sample and a number in another.
     """
     plan = Plan()
+    candidates: dict[Place, Job] = {}
     candidate, baseline = subjects.candidate, subjects.baseline
     for name in sorted({check.system for check in suite.checks}):
         checks = [check for check in suite.checks if check.system == name]
-        against = [check for check in checks if check.better_than == "baseline"]
+        against = [c for c in checks if c.rival == "baseline" or metrics[c.title].rival]
         system = _system(name, checks, samples, candidate)
-        problem = system.suits(candidate.content)
+        problem = candidate.release and system.suits(candidate.release.content)
         if problem:
             raise BadSuite(f"suite {suite.name!r} uses system {name!r}, but {candidate.ref}: {problem}")
-        plan.tasks["candidate", name] = _task(name, system, candidate, checks, samples)
+        candidates["candidate", name] = _job("candidate", name, system, candidate, checks, samples)
         why = subjects.why_none
         if baseline is not None and against:
             system = _system(name, checks, samples, baseline)
-            why = system.suits(baseline.content) or ""
+            why = (baseline.release and system.suits(baseline.release.content)) or ""
             if not why:
-                plan.tasks["baseline", name] = _task(name, system, baseline, against, samples)
-        if ("baseline", name) not in plan.tasks:
+                plan.jobs["baseline", name] = _job("baseline", name, system, baseline, against, samples)
+        if ("baseline", name) not in plan.jobs:
             plan.skipped.update((check.title, why) for check in against)
+    plan.jobs.update(candidates)
     return plan
 
 
 def _system(name: str, checks: Sequence[Check], samples: Sequence[Sample], subject: Subject) -> System:
-    model = subject.release.model
+    release = subject.release
+    model = release.model if release else None
     features = feature_types(samples) if name == "prediction" else {}
     features |= {column.name: column.dtype for column in model.features} if model else {}
     options = Options(
         depth=max((check.k or 10 for check in checks), default=10),
         features=features,
+        classes=model.classes if model else (),
+        passages=release.content.retrieval.k if release else 5,
         alone=any(check.metric == "latency_ms" for check in checks),
     )
     return cast("Callable[[Options], System]", plugins.load("systems", name))(options)
 
 
-def _task(
-    name: str, system: System, subject: Subject, checks: Sequence[Check], samples: Sequence[Sample]
-) -> Task:
+def _job(
+    role: str, name: str, system: System, subject: Subject, checks: Sequence[Check], samples: Sequence[Sample]
+) -> Job:
     wanted = max((samples_of(check, samples) for check in checks), key=len)
-    return Task(name, system, subject.model, subject.version.digest, wanted)
+    scored = checks if role == "candidate" else [check for check in checks if check.rival == "baseline"]
+    return Job(role, name, system, subject, wanted, tuple(checks), tuple(scored))

@@ -23,6 +23,8 @@ class EvalsSettings:
     """Root URL of the gateway; empty means SLUICEGATE_BASE_URL, else http://127.0.0.1:8080."""
     concurrency: int = 2
     """Requests under way at once, 1 to 256; latencies are measured under this load."""
+    judge_concurrency: int | None = None
+    """Calls of a judge under way at once, 1 to 256; by default `concurrency`."""
     timeout_s: float = 120.0
     """Seconds one request may take, from connecting to its last byte."""
     retries: int = 4
@@ -34,6 +36,8 @@ class EvalsSettings:
         """Refuse values outside the ranges above."""
         if not 1 <= self.concurrency <= 256:
             raise BadSettings(f"evals.concurrency is {self.concurrency}; it must be 1 to 256")
+        if self.judge_concurrency is not None and not 1 <= self.judge_concurrency <= 256:
+            raise BadSettings(f"evals.judge_concurrency is {self.judge_concurrency}; it must be 1 to 256")
         if not 0 <= self.retries <= 20:
             raise BadSettings(f"evals.retries is {self.retries}; it must be 0 to 20")
         if not 0 < self.timeout_s <= 3600 or not 0 < self.ready_timeout_s <= 3600:
@@ -67,9 +71,9 @@ def gateway_url(named: str | None, settings: EvalsSettings, environ: Mapping[str
     return url.rstrip("/").removesuffix("/v1")
 
 
-def api_key(named: str | None, environ: Mapping[str, str] | None = None) -> str:
+def api_key(named: str | None, environ: Mapping[str, str] | None = None, *, required: bool = True) -> str:
     """
-    The key for the gateway: *named*, else SLUICEGATE_API_KEY.
+    The key for the gateway: *named*, else SLUICEGATE_API_KEY; empty where it is not *required*.
 
     Raises:
         KeyMissing: neither is set.
@@ -78,7 +82,9 @@ def api_key(named: str | None, environ: Mapping[str, str] | None = None) -> str:
     env = os.environ if environ is None else environ
     key = (named or env.get(KEY_VARIABLE) or "").strip()
     if not key:
-        raise KeyMissing
+        if required:
+            raise KeyMissing
+        return ""
     if not key.isascii() or not key.isprintable():
         raise BadSettings("the API key holds characters that no header can carry; copy it again")
     return key

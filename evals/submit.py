@@ -16,6 +16,7 @@ from evals.run import EvalRun
 from evals.suite import EvalSuite, content_of
 from registry import datasets, evaluations, evidence, policies, suites
 from registry.entities import Version
+from registry.errors import BadInput
 from registry.workspace import Workspace
 
 
@@ -79,6 +80,8 @@ def file(
     state = git_state(folder)
     commit = {"commit": state.commit, "dirty": state.dirty} if state is not None else {}
     release = run.subjects.candidate.version
+    if release is None:
+        raise BadInput(f"{run.subjects.candidate.ref} is no release: its verdict cannot be evidence")
     baseline = run.subjects.baseline
     with workspace.acting("evidence.file") as (connection, who):
         evidence.trust_first(connection, signer.public_key(), actor=who, now=now)
@@ -102,8 +105,17 @@ def file(
                 "code": code_digest(),
                 **commit,
             },
+            judges=_deciding(run),
             supersedes=older,
         )
         envelope = evidence.sign(statement, signer)
         digest = evaluations.submit(connection, envelope, actor=who, now=now, summary=summary)
     return Filed(digest, envelope, suite, dataset)
+
+
+def _deciding(run: EvalRun) -> list[Version]:
+    """The judges that checks which decide rest on; those that only advise prove nothing."""
+    asked = {
+        run.suite.judge_of(result.check) for result in run.decision.results if result.metric.rate is not None
+    }
+    return [use.judge.version for use in run.judges if use.name in asked and use.judge.deciding]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from evals import dataset
+from evals.checks import QUANTILES, Check, Margins
 from evals.dataset import Dataset, Sample
 from evals.errors import BadDataset, BadSuite
 from evals.metrics.base import Metric
@@ -16,7 +17,16 @@ from registry.errors import BadInput, NotFound
 from registry.refs import check_name, parse_ref
 from registry.workspace import Workspace
 
-QUANTILES = {"p50": 0.5, "p95": 0.95}
+__all__ = [
+    "QUANTILES", "Check", "DatasetSource", "EvalSuite", "content_of", "load_dataset", "metrics_of", "read",
+    "samples_of",
+]  # fmt: skip
+MOST_EPOCHS = 100
+_ANSWERS = {"rag": ("chat", "retrieval")}
+"""A system whose outputs are also outputs of others."""
+_NEWER = ("epochs", "judge", "judging", "slices", "cluster", "margins")
+_NEWER_OF_CHECKS = ("options", "judge", "not_worse_than")
+"""Left out of a registered suite where they say nothing, so that older suites keep their digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +54,23 @@ class DatasetSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that must hold: a metric of a system's outputs against a threshold."""
+class Judging:
+    """What a judge must have shown on human labels before its scores may decide."""
 
-    system: str
-    metric: str
-    name: str = ""
-    k: int | None = None
-    """Ranks that count, for metrics of ranked documents."""
-    statistic: Literal["mean", "p50", "p95"] = "mean"
-    at_least: float | None = None
-    at_most: float | None = None
-    better_than: Literal["baseline", "majority"] | None = None
-    margin: float = 0.0
-    """What the gain must exceed; below 0 asks for "not worse by more than"."""
-    tier: Literal["gate", "advisory"] = "gate"
-    confidence: float = 0.95
-    limit: int | None = None
-    """Judge only the first so many samples of the dataset's fixed order."""
+    min_labels: int = 50
+    min_kappa: float = 0.4
+    """Cohen's kappa with people; the lower end of its interval must be above 0 as well."""
+    max_error_share: float = 0.05
+    """Share of samples that a judge may leave without a score; more is inconclusive."""
 
     def __post_init__(self) -> None:
-        """Refuse a check without exactly one threshold, or with values outside their ranges."""
-        given = [key for key in ("at_least", "at_most", "better_than") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise BadInput("a check has exactly one of at_least, at_most and better_than")
-        if self.margin and self.better_than is None:
-            raise BadInput("margin belongs to better_than")
-        if self.better_than and self.statistic != "mean":
-            raise BadInput("better_than compares means; remove statistic")
-        if not 0.5 <= self.confidence < 1:
-            raise BadInput(f"confidence is {self.confidence}; it must be at least 0.5 and below 1")
-        if self.k is not None and not 1 <= self.k <= 50:
-            raise BadInput(f"k is {self.k}; it must be 1 to 50")
-        if self.limit is not None and self.limit < 1:
-            raise BadInput(f"limit is {self.limit}; it must be at least 1")
-
-    @property
-    def measure(self) -> str:
-        """The metric with its rank or statistic, such as `recall@3` or `latency_ms p95`."""
-        text = f"{self.metric}@{self.k}" if self.k else self.metric
-        return text if self.statistic == "mean" else f"{text} {self.statistic}"
-
-    @property
-    def title(self) -> str:
-        """The check's name, by default what it measures."""
-        return self.name or f"{self.system} {self.measure}"
+        """Refuse values outside their ranges."""
+        if self.min_labels < 10:
+            raise BadInput(f"judging.min_labels is {self.min_labels}; it must be at least 10")
+        if not 0 <= self.min_kappa < 1:
+            raise BadInput(f"judging.min_kappa is {self.min_kappa}; it must be at least 0 and below 1")
+        if not 0 <= self.max_error_share < 1:
+            raise BadInput("judging.max_error_share must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +84,35 @@ class EvalSuite:
     checks: tuple[Check, ...]
     max_error_share: float = 0.0
     """Share of a release's requests that may fail before the verdict is fail."""
+    epochs: int = 1
+    """How often each sample is asked; repetitions are averaged within the sample."""
+    judge: str | None = None
+    """The judge of the registry that scores, where a check names no other."""
+    judging: Judging = field(default_factory=Judging)
+    slices: tuple[str, ...] = ()
+    """Keys of rows whose values part the samples; no part may be worse than a check allows."""
+    cluster: str | None = None
+    """The key of rows that depend on each other, such as questions about one document."""
+    margins: Margins = field(default_factory=Margins)
 
     def __post_init__(self) -> None:
         """Refuse a suite that could let anything pass."""
         check_name(self.name, "suite")
         check_name(self.release, "release")
-        if not any(check.tier == "gate" for check in self.checks):
-            raise BadInput("a suite needs at least one check whose tier is gate")
+        if not any(check.tier in ("critical", "gate") for check in self.checks):
+            raise BadInput("a suite needs at least one check whose tier is critical")
         if not 0 <= self.max_error_share < 1:
             raise BadInput("max_error_share must be at least 0 and below 1")
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise BadInput(f"epochs is {self.epochs}; it must be 1 to {MOST_EPOCHS}")
+        if self.judge is not None:
+            check_name(self.judge, "judge")
+        if len(set(self.slices)) < len(self.slices):
+            raise BadInput("slices: name each key once")
+
+    def judge_of(self, check: Check) -> str | None:
+        """The judge that scores *check*, if any."""
+        return check.judge or self.judge
 
 
 def read(path: Path) -> EvalSuite:
@@ -122,18 +124,28 @@ def read(path: Path) -> EvalSuite:
         BadSuite: a check that cannot be judged.
         NotFound: an unknown metric; lists those there are.
     """
-    suite = parse.read(path, EvalSuite)
-    metrics_of(suite)
+    suite = _with_margins(parse.read(path, EvalSuite))
     titles = [check.title for check in suite.checks]
     for title in titles:
         if titles.count(title) > 1:
             raise BadSuite(f"{path}: two checks are called {title!r}; give one another name")
+    metrics_of(suite)
     return suite
+
+
+def _with_margins(suite: EvalSuite) -> EvalSuite:
+    """The suite with each tier's margin written into the checks that rely on it."""
+    checks = []
+    for check in suite.checks:
+        tier = "critical" if check.tier == "gate" else check.tier
+        relies = check.not_worse_than is not None and check.margin is None
+        checks.append(replace(check, margin=getattr(suite.margins, tier)) if relies else check)
+    return replace(suite, checks=tuple(checks))
 
 
 def metrics_of(suite: EvalSuite) -> dict[str, Metric]:
     """
-    The metric of each check, by name.
+    The metric of each check, by the check's title.
 
     Raises:
         NotFound: an unknown metric or system; lists those there are.
@@ -142,29 +154,53 @@ def metrics_of(suite: EvalSuite) -> dict[str, Metric]:
     systems = plugins.names("systems")
     found: dict[str, Metric] = {}
     for check in suite.checks:
+        where = f"check {check.title!r}"
         if check.system not in systems:
-            raise NotFound(
-                f"check {check.title!r}: no system {check.system!r}; there are: {', '.join(systems)}"
-            )
-        metric = found.get(check.metric) or plugins.load("metrics", check.metric)
-        if not isinstance(metric, Metric):
-            raise BadSuite(f"plug-in {check.metric!r} of sluicegate.metrics is not a Metric")
+            raise NotFound(f"{where}: no system {check.system!r}; there are: {', '.join(systems)}")
+        metric = metric_of(check)
         _match(check, metric)
-        found[check.metric] = metric
+        if metric.rate is not None and suite.judge_of(check) is None:
+            raise BadSuite(
+                f"{where}: {metric.name} needs a judge; name one of the registry with judge: in the check or "
+                "the suite"
+            )
+        if metric.rate is None and check.judge is not None:
+            raise BadSuite(f"{where}: {metric.name} asks no judge; remove judge")
+        found[check.title] = metric
     return found
+
+
+def metric_of(check: Check) -> Metric:
+    """The metric of *check*, made with its options. Raises NotFound, BadSuite."""
+    plugin = plugins.load("metrics", check.metric)
+    where = f"check {check.title!r}"
+    if not isinstance(plugin, Metric):
+        if not callable(plugin):
+            raise BadSuite(f"plug-in {check.metric!r} of sluicegate.metrics is not a Metric")
+        try:
+            plugin = plugin(check.options)
+        except BadInput as error:
+            raise BadSuite(f"{where}: {error.message}") from error
+        if not isinstance(plugin, Metric):
+            raise BadSuite(f"plug-in {check.metric!r} of sluicegate.metrics made no Metric")
+    elif check.options:
+        raise BadSuite(f"{where}: {check.metric} takes no options; remove {', '.join(check.options)}")
+    return plugin
 
 
 def _match(check: Check, metric: Metric) -> None:
     where = f"check {check.title!r}"
-    if check.system not in metric.systems:
+    if not {check.system, *_ANSWERS.get(check.system, ())} & set(metric.systems):
         raise BadSuite(f"{where}: {metric.name} judges {' or '.join(metric.systems)}, not {check.system}")
     if metric.ranked == "k" and check.k is None:
         raise BadSuite(f"{where}: {metric.name} needs k, such as k: 3")
     if metric.ranked == "no" and check.k is not None:
         raise BadSuite(f"{where}: {metric.name} has no k; remove it")
-    if check.statistic != "mean" and metric.score is None:
+    if check.statistic != "mean" and metric.compute is not None:
         raise BadSuite(f"{where}: {metric.name} is one number for all samples; remove statistic")
-    if check.better_than == "majority" and "expected" not in metric.needs:
+    if check.better_than == "majority" and not (
+        "expected" in metric.needs and "prediction" in metric.systems
+    ):
         raise BadSuite(f"{where}: only metrics of labels can be better than the majority class")
     threshold = check.at_least if check.at_least is not None else check.at_most
     if threshold is None:
@@ -203,9 +239,16 @@ def load_dataset(suite: EvalSuite, folder: Path, workspace: Workspace) -> Datase
             version, content = datasets.get(connection, parse_ref(place.ref or ""))
         rows = datasets.rows_of(content, workspace.artifacts)
         found = dataset.from_version(version, rows, source=content.source, licence=content.licence)
+    metrics = metrics_of(suite)
     for check in suite.checks:
-        metric = metrics_of(suite)[check.metric]
-        require(samples_of(check, found.samples), metric, check)
+        require(samples_of(check, found.samples), metrics[check.title], check)
+    for key in (*suite.slices, *((suite.cluster,) if suite.cluster else ())):
+        lacking = [sample.id for sample in found.samples if sample.get(key) is None]
+        if lacking:
+            raise BadDataset(
+                f"{len(lacking)} of {len(found.samples)} samples have no {key!r}, which the suite's slices "
+                f"or cluster name; the first is {lacking[0]!r}"
+            )
     return found
 
 
@@ -222,11 +265,11 @@ def require(samples: Sequence[Sample], metric: Metric, check: Check) -> None:
         BadDataset: some do not; names the field, how many and the first.
     """
     fields = {*metric.needs, "features" if check.system == "prediction" else "query"}
-    for field in sorted(fields):
-        lacking = [sample.id for sample in samples if not sample.has(field)]
+    for field_ in sorted(fields):
+        lacking = [sample.id for sample in samples if not sample.has(field_)]
         if lacking:
             raise BadDataset(
-                f"{len(lacking)} of {len(samples)} samples have no {field!r}, which check "
+                f"{len(lacking)} of {len(samples)} samples have no {field_!r}, which check "
                 f"{check.title!r} needs; the first is {lacking[0]!r}"
             )
 
@@ -234,4 +277,22 @@ def require(samples: Sequence[Sample], metric: Metric, check: Check) -> None:
 def content_of(suite: EvalSuite, dataset_digest: str) -> Mapping[str, Any]:
     """The suite as the registry keeps it: plain JSON, the dataset by digest, no file paths."""
     content = {field.name: getattr(suite, field.name) for field in fields(suite)}
-    return cast("dict[str, Any]", versions.plain({**content, "dataset": dataset_digest}))
+    content = {**_without_defaults(suite, content, _NEWER), "dataset": dataset_digest}
+    content["checks"] = [_check_content(check) for check in suite.checks]
+    return cast("dict[str, Any]", versions.plain(content))
+
+
+def _check_content(check: Check) -> dict[str, Any]:
+    """As it always was: the highest tier under its first name, no margin as 0."""
+    content = {field.name: getattr(check, field.name) for field in fields(check)}
+    content |= {"tier": "gate" if check.tier == "critical" else check.tier, "margin": check.margin or 0.0}
+    return _without_defaults(check, content, _NEWER_OF_CHECKS)
+
+
+def _without_defaults(noun: Any, content: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401
+    defaults = {
+        field.name: field.default_factory() if field.default_factory is not MISSING else field.default
+        for field in fields(noun)
+        if field.name in names
+    }
+    return {key: value for key, value in content.items() if key not in names or value != defaults[key]}

@@ -1,10 +1,18 @@
-"""Run calls on this process's event loop."""
+"""Run calls on this process's event loop, and score here."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
+
+from evals.checks import Check
+from evals.dataset import Sample
+from evals.errors import ScoreFailed
+from evals.metrics.base import Metric
+from evals.systems.base import Output
 
 T = TypeVar("T")
 
@@ -28,3 +36,34 @@ async def run_all(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, c
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def score_here(check: Check, metric: Metric, pairs: Sequence[tuple[Sample, Output]]) -> list[float | str]:
+    """A score for each pair, or the kind of the ScoreFailed that the metric raised; NaN is one too."""
+    assert metric.score is not None  # noqa: S101 - the caller asks metrics of single samples
+    found: list[float | str] = []
+    for sample, output in pairs:
+        try:
+            score = metric.score(sample, output, check.k)
+        except ScoreFailed as error:
+            found.append(error.kind)
+            continue
+        found.append("nan" if math.isnan(score) else score)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LocalScorer:
+    """Scores in this process, one sample after the other."""
+
+    workers: int = 1
+    chunk: int = 2048
+
+    def score(
+        self, check: Check, metric: Metric, pairs: Sequence[tuple[Sample, Output]]
+    ) -> Sequence[float | str]:
+        """See `Scorer.score`."""
+        return score_here(check, metric, pairs)
+
+    def close(self) -> None:
+        """Nothing is held."""

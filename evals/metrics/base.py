@@ -79,6 +79,8 @@ class Metric:
     """For *compute*: its interval, where one is better than the bootstrap's."""
     embeds: bool = False
     """For *rate*: whether it calls `Bench.embed`."""
+    rival: bool = False
+    """For *rate*: whether `output.meta["rival"]` must hold the baseline's output as a plain mapping."""
     calls: int = 1
     """For *rate*: about how many calls of the judge one score takes; for estimates of cost."""
     cpu_heavy: bool = False

@@ -19,6 +19,10 @@ class Options:
     """Distinct documents that metrics will look at, 1 to 50."""
     features: Mapping[str, str] = field(default_factory=dict)
     """Each input column's type, `text` or `number`; empty where rows do not matter."""
+    classes: tuple[str, ...] = ()
+    """A classical model's classes, in its order."""
+    passages: int = 5
+    """How many passages the release puts before its model."""
     alone: bool = False
     """Ask for one sample a request, so that its latency is its own."""
 
@@ -80,12 +84,12 @@ class System(Protocol):
     def suits(self, release: ReleaseContent) -> str | None:
         """None, or why this system cannot judge that release."""
 
-    def call(self, model: str, samples: Sequence[Sample]) -> Call:
-        """The request for *samples* (at most `batch`) to the release *model* names."""
+    def call(self, model: str, samples: Sequence[Sample]) -> Call | tuple[Call, ...]:
+        """The request for *samples* (at most `batch`) to the release *model* names, or several in order."""
 
     def read(self, body: Any, samples: Sequence[Sample], latency_ms: float) -> list[Output]:  # noqa: ANN401
         """
-        One output for each sample, in order, from the decoded JSON *body*.
+        One output for each sample, in order, from the decoded JSON *body*; a list of them for several calls.
 
         Raises:
             BadAnswer: the body has not the promised shape.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evals.dataset import Sample
-from evals.systems.base import Call, Options, Output, pick
+from evals.systems.base import Call, Options, Output, ToolCall, pick
 from registry.entities import ReleaseContent
 
 
@@ -30,17 +30,26 @@ class ChatSystem:
         return Call("/v1/chat/completions", {"model": model, "messages": [message]})
 
     def read(self, body: Any, samples: Sequence[Sample], latency_ms: float) -> list[Output]:  # noqa: ANN401, ARG002
-        """The first choice's text; null content (a refusal, a tool call) is empty text."""
-        text = pick(body, "choices", 0, "message", kind=dict).get("content")
+        """The first choice: its text (null is empty), its tool calls and why it ended."""
+        message = pick(body, "choices", 0, "message", kind=dict)
+        text, finish = message.get("content"), body["choices"][0].get("finish_reason")
         usage = body.get("usage") or {}
+        refused = message.get("refusal") or finish == "content_filter"
         return [
             Output(
                 latency_ms=latency_ms,
                 text=text if isinstance(text, str) else "",
                 prompt_tokens=_count(usage, "prompt_tokens"),
                 completion_tokens=_count(usage, "completion_tokens"),
+                tool_calls=tuple(map(_tool_call, message.get("tool_calls") or ())),
+                finish="refusal" if refused else finish if isinstance(finish, str) else "",
             )
         ]
+
+
+def _tool_call(call: Any) -> ToolCall:  # noqa: ANN401
+    name = pick(call, "function", "name", kind=str)
+    return ToolCall(name, pick(call, "function", "arguments", kind=str))
 
 
 def _count(usage: Any, field: str) -> int:  # noqa: ANN401

@@ -20,6 +20,7 @@ class PredictionSystem:
     def __init__(self, options: Options) -> None:
         """Send columns of the types in *options*; others by their values."""
         self.features = options.features
+        self.meta = {"classes": list(options.classes)} if options.classes else {}
         self.batch = 1 if options.alone else BATCH
 
     def suits(self, release: ReleaseContent) -> str | None:
@@ -61,6 +62,7 @@ class PredictionSystem:
                 latency_ms=latency_ms,
                 label=label,
                 probabilities=tuple(map(float, shares[row * width : (row + 1) * width])),
+                meta=self.meta,
             )
             for row, label in enumerate(labels)
         ]

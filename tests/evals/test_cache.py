@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.cache import FILE, code_digest, key_of, open_cache
+from evals.cache import FILE, base_key, code_digest, key_of_epoch, open_cache, sample_key
 from evals.errors import CacheUnavailable
 from evals.systems.base import Output
 
@@ -21,16 +21,19 @@ def test_an_output_comes_back_whole_after_reopening(tmp_path: Path) -> None:
 
 
 def test_every_part_of_the_key_counts() -> None:
-    parts = ("r", "chat", "s", {"query": "x"}, "c", 0)
+    parts = ("r", "chat", "c", "s", {"query": "x"}, 0)
     others = [
         ("R", *parts[1:]),
         ("r", "retrieval", *parts[2:]),
-        ("r", "chat", "S", *parts[3:]),
-        ("r", "chat", "s", {"query": "y"}, "c", 0),
-        (*parts[:4], "C", 0),
+        ("r", "chat", "C", *parts[3:]),
+        ("r", "chat", "c", "S", *parts[4:]),
+        (*parts[:4], {"query": "y"}, 0),
         (*parts[:5], 1),
     ]
-    keys = {key_of(*each) for each in [parts, *others]}
+    keys = {
+        key_of_epoch(sample_key(base_key(identity, system, code), sample, request), epoch)
+        for identity, system, code, sample, request, epoch in [parts, *others]
+    }
     assert len(keys) == 7
 
 

@@ -286,7 +286,7 @@ def test_files_for_people_and_ci(support: Project, run: Run) -> None:
     lines = [json.loads(line) for line in (out / "outputs.jsonl").read_text().splitlines()]
     assert len(lines) == 80
     chat = next(line for line in lines if line["system"] == "chat")
-    assert set(chat["scores"]) == {"token_f1", "latency_ms"}
+    assert set(chat["scores"]) == {"chat token_f1", "beats production", "chat latency_ms p50"}
     root = ET.parse(out / "junit.xml").getroot()  # noqa: S314 - our own file
     (found_suite,) = root
     counts = [found_suite.get(name) for name in ("tests", "failures", "errors", "skipped")]
@@ -318,7 +318,7 @@ def test_runs_are_listed_and_shown_again(support: Project, run: Run) -> None:
     shown = run(f"show {listed['id'][:20]}")[1]
     assert shown["checks"] == first["checks"]
     text = run(f"show {listed['id']}", as_json=False)[1]
-    assert "PASS: every gate check passed" in text
+    assert "PASS: every check that decides passed" in text
     assert listed["id"] in run("list", as_json=False)[1]
 
 

@@ -1,0 +1,94 @@
+"""Whether a judge's scores may decide: what it showed on human labels, for how long, and of whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from registry.clock import from_text
+from registry.entities import JudgeContent
+from registry.errors import BadInput
+from registry.ids import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a judge decides, and if not, why it only advises."""
+
+    deciding: bool
+    why: str = ""
+
+
+def subject_of(content: JudgeContent) -> str:
+    """
+    The digest that a calibration is about: model, rubric and parameters.
+
+    Whatever of them changes, the judge has to be calibrated again.
+    """
+    return digest(
+        {
+            "model": content.model,
+            "rubric": content.rubric,
+            "parameters": dict(content.parameters),
+            "model_digest": content.model_digest,
+        }
+    )
+
+
+def standing(
+    content: JudgeContent,
+    now: datetime,
+    *,
+    candidate_model: str | None,
+    min_kappa: float,
+    min_labels: int,
+) -> Standing:
+    """
+    Whether the judge may decide about what *candidate_model* (`provider/model`) answers.
+
+    It advises where it was never calibrated, was calibrated with another rubric, model or parameters, agreed
+    too little or on too few labels, where its calibration is over, or where it is of the candidate's family.
+    """
+    record = content.calibration
+    if not record:
+        return Standing(False, "not calibrated: run `evals calibrate`")
+    if record.get("of") != subject_of(content):
+        return Standing(False, "its calibration is of another rubric, model or parameters")
+    try:
+        labels, kappa, low = int(record["labels"]), float(record["kappa"]), float(record["kappa_low"])
+        expires = from_text(str(record["expires"]))
+    except (KeyError, TypeError, ValueError, BadInput):
+        return Standing(False, "its calibration is malformed: run `evals calibrate`")
+    if not record.get("calibrated"):
+        return Standing(False, "its calibration failed" + _first_reason(record))
+    if expires <= now:
+        return Standing(False, f"its calibration expired on {expires:%Y-%m-%d}")
+    if labels < min_labels:
+        return Standing(False, f"it was calibrated on {labels} labels; {min_labels} are the least")
+    if not (kappa >= min_kappa and low > 0):
+        return Standing(
+            False, f"it agreed with people by kappa {kappa:.2f}, at least {low:.2f}; {min_kappa:g} is asked"
+        )
+    if candidate_model is not None and family(candidate_model) == family(content.model):
+        return Standing(False, f"{content.model} is of the family of {candidate_model}, which it judges")
+    return Standing(True)
+
+
+def family(model: str) -> str:
+    """
+    What models of one maker share: the first word of their name.
+
+    >>> [family(name) for name in ("openai/gpt-4o-mini", "ollama/llama3.2:3b", "vllm/meta-llama/Llama-3-8B")]
+    ['gpt', 'llama', 'llama']
+    """
+    name = model.rpartition("/")[2].lower()
+    found = re.match(r"[a-z]+", name)
+    return found[0] if found else name
+
+
+def _first_reason(record: Mapping[str, Any]) -> str:
+    reasons = record.get("reasons") or [""]
+    return f": {reasons[0]}" if reasons[0] else ""

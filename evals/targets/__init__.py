@@ -1,0 +1,1 @@
+"""What can be judged: releases behind the gateway, other endpoints, Python callables, recorded outputs."""
