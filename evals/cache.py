@@ -23,6 +23,8 @@ from evals.systems.base import Output
 from registry.ids import canonical, digest
 
 FILE = "outputs.sqlite"
+CACHE_FOLDER = "evals-cache"
+"""Where a registry's home keeps it."""
 _BUSY_TIMEOUT_S = 30
 
 

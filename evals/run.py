@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from evals.cache import Cache, open_cache, temporary_cache
+from evals.cache import CACHE_FOLDER, Cache, open_cache, temporary_cache
 from evals.cases import Flip, Marked, broken_cases, flips
 from evals.checks import Check
 from evals.collect import Collected, collect
@@ -36,7 +36,6 @@ from registry.terminal import progress
 from registry.workspace import Workspace
 
 __all__ = ["Asking", "Effort", "ErrorCount", "EvalRun", "JudgeUse", "evaluate"]
-CACHE_FOLDER = "evals-cache"
 _LOOKS = 10
 """How often a run that may stop early looks."""
 

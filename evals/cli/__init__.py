@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.cli import aa, run, runs, suites
+from evals.cli import aa, datasets, run, runs, suites
 from registry import terminal
 from registry.terminal import command_group
 
@@ -14,6 +14,7 @@ application.command("push", epilog="Example: evals push suites/support.yaml")(su
 application.command("list", epilog="Example: evals list --limit 5")(runs.list_runs)
 application.command("show", epilog="Example: evals show run_01k…")(runs.show_run)
 application.command("verify", epilog="Example: evals verify out/evidence.json")(runs.verify)
+datasets.add_to(application)
 
 
 def main() -> None:
