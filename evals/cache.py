@@ -20,7 +20,7 @@ import msgspec
 
 from evals.errors import CacheUnavailable
 from evals.systems.base import Output
-from registry.ids import canonical, digest
+from registry.ids import digest
 
 FILE = "outputs.sqlite"
 CACHE_FOLDER = "evals-cache"
@@ -135,7 +135,11 @@ def sample_key(base: str, sample: str, request: Mapping[str, Any]) -> str:
         sample: digest of the sample.
         request: what is sent, without the alias it is sent to.
     """
-    return hashlib.sha256(f"{base}\0{sample}\0".encode() + canonical(dict(request))).hexdigest()
+    return hashlib.sha256(f"{base}\0{sample}\0".encode() + _bytes(request)).hexdigest()
+
+
+def _bytes(request: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(request, order="deterministic")
 
 
 def key_of_epoch(key: str, epoch: int) -> str:

@@ -28,9 +28,16 @@ class Flip:
     is_worse: bool
 
 
-def broken_cases(samples: Sequence[Sample], marked: Sequence[Marked]) -> tuple[str, ...]:
+def critical_places(samples: Sequence[Sample]) -> tuple[int, ...]:
+    """Where the samples with `critical: true` are."""
+    return tuple(at for at, sample in enumerate(samples) if sample.get("critical") is True)
+
+
+def broken_cases(
+    samples: Sequence[Sample], critical: Sequence[int], marked: Sequence[Marked]
+) -> tuple[str, ...]:
     """
-    Ids of samples with `critical: true` that break a critical check by themselves.
+    Ids of the samples at *critical* places that break a critical check by themselves.
 
     That is one below `at_least` (above `at_most`) in its worst repetition, one that scores worse than the
     baseline by more than the margin on average, or one without a score.
@@ -39,10 +46,9 @@ def broken_cases(samples: Sequence[Sample], marked: Sequence[Marked]) -> tuple[s
     for check, metric, own, theirs in marked:
         if check.tier not in ("critical", "gate") or check.statistic != "mean" or not own.values:
             continue
-        for at, worst in enumerate(own.worst):
-            sample = samples[at]
-            if sample.get("critical") is True and _is_broken(check, metric, own, theirs, at, worst):
-                broken[sample.id] = None
+        for at in critical:
+            if at < len(own.worst) and _is_broken(check, metric, own, theirs, at, own.worst[at]):
+                broken[samples[at].id] = None
     return tuple(broken)
 
 

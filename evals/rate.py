@@ -75,31 +75,32 @@ async def rate(
     for first in range(start, stop, rating.scorer.chunk):
         block = range(first, min(first + rating.scorer.chunk, stop))
         outputs = {(at, epoch): found.get(at, epoch) for at in block for epoch in range(epochs)}
-        rows = _plain(found, checks, outputs, rating)
+        samples = {at: found.job.samples[at] for at in block}
+        rows = _plain(len(found.job.samples), samples, checks, outputs, rating)
         if judged:
-            await _judge(found, judged, outputs, rows, rating, rival, on_done)
+            await _judge(found, samples, judged, outputs, rows, rating, rival, on_done)
         for at in block:
             _add(found, checks, marks, [rows[at, epoch] for epoch in range(epochs)], at, rating)
             if rating.lines is not None:
                 for epoch in range(epochs):
-                    line = _line(found, at, epoch, outputs[at, epoch], rows[at, epoch])
+                    line = _line(found, samples[at], epoch, outputs[at, epoch], rows[at, epoch])
                     rating.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
         if not judged:
             on_done(len(outputs))
 
 
 def _plain(
-    found: Collected,
+    total: int,
+    samples: Mapping[int, Sample],
     checks: Sequence[Check],
     outputs: Mapping[tuple[int, int], Output | Failure],
     rating: Rating,
 ) -> dict[tuple[int, int], _Row]:
     """What needs no judge: a failed request scores the worst its metric knows."""
     rows = {place: _Row() for place in outputs}
-    samples = found.job.samples
     for check in checks:
         metric = rating.metrics[check.title]
-        wanted = [place for place in outputs if place[0] < (check.limit or len(samples))]
+        wanted = [place for place in outputs if place[0] < (check.limit or total)]
         if metric.compute is not None:
             for place in wanted:
                 output = outputs[place]
@@ -128,6 +129,7 @@ def _plain(
 
 async def _judge(
     found: Collected,
+    samples: Mapping[int, Sample],
     checks: Sequence[Check],
     outputs: Mapping[tuple[int, int], Output | Failure],
     rows: Mapping[tuple[int, int], _Row],
@@ -135,12 +137,12 @@ async def _judge(
     rival: Collected | None,
     on_done: Callable[[int], None],
 ) -> None:
-    samples = found.job.samples
+    total = len(found.job.samples)
     asked = [
         (check, place)
         for place in outputs
         for check in checks
-        if place[0] < (check.limit or len(samples)) and not isinstance(outputs[place], Failure)
+        if place[0] < (check.limit or total) and not isinstance(outputs[place], Failure)
     ]
 
     on_done(len(outputs) * len(checks) - len(asked))
@@ -199,8 +201,9 @@ def _add(
         own.add(rating.metrics[title], [row.scores[title] for row in rows if title in row.scores], failed)
 
 
-def _line(found: Collected, at: int, epoch: int, output: Output | Failure, row: _Row) -> dict[str, Any]:
-    sample: Sample = found.job.samples[at]
+def _line(
+    found: Collected, sample: Sample, epoch: int, output: Output | Failure, row: _Row
+) -> dict[str, Any]:
     line: dict[str, Any] = {"id": sample.id, "role": found.job.role, "system": found.job.system_name}
     line |= {"epoch": epoch, "query": sample.query, "answers": list(sample.answers or ())}
     if sample.expected is not None:

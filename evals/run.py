@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+import uvloop
+
 from evals.cache import CACHE_FOLDER, Cache, open_cache, temporary_cache
-from evals.cases import Flip, Marked, broken_cases, flips
+from evals.cases import Flip, Marked, broken_cases, critical_places, flips
 from evals.checks import Check
 from evals.collect import Collected, collect
 from evals.cost import Purse
@@ -105,6 +107,8 @@ class EvalRun:
     broken: tuple[str, ...] = ()
     """Ids of critical cases below what a check asks of each."""
     flips: tuple[Flip, ...] = ()
+    asking_s: float = 0.0
+    scoring_s: float = 0.0
     spent_usd: float = 0.0
     unpriced: int = 0
     marked: tuple[Marked, ...] = ()
@@ -125,10 +129,14 @@ class _State:
     judges: Mapping[str, Judge]
     epochs: int
     anytime: bool
+    critical: tuple[int, ...]
+    """Where the samples are that must never break."""
     collected: dict[Place, Collected] = field(default_factory=dict)
     marks: dict[Place, dict[str, Marks]] = field(default_factory=dict)
     done: int = 0
     """Samples judged by now."""
+    asking_s: float = 0.0
+    scoring_s: float = 0.0
 
 
 def evaluate(
@@ -170,13 +178,14 @@ def evaluate(
         judges=judges_of(workspace, suite, metrics, subjects, started),
         epochs=effort.epochs or suite.epochs,
         anytime=effort.stop_early,
+        critical=critical_places(samples),
     )
     with ExitStack() as stack:
         folder = workspace.settings.home / CACHE_FOLDER
         kept = stack.enter_context(open_cache(folder)) if asking.use_cache else None
         store = kept or stack.enter_context(temporary_cache())
         lines = stack.enter_context(effort.lines.open("w", encoding="utf-8")) if effort.lines else None
-        outcome = asyncio.run(_work(state, asking, store, kept, purse, effort.scorer, lines))
+        outcome = uvloop.run(_work(state, asking, store, kept, purse, effort.scorer, lines))
     results, found, looks, session = outcome
     errors, marked = _count_errors(state), _marked(state)
     candidates = [own for (role, _), own in state.collected.items() if role == "candidate"]
@@ -202,10 +211,12 @@ def evaluate(
             for name, desk in session.desks.items()
         ),
         slices=found,
-        critical_cases=sum(1 for sample in samples if sample.get("critical") is True),
-        broken=broken_cases(state.samples, marked),
+        critical_cases=sum(1 for at in state.critical if at < state.done),
+        broken=broken_cases(state.samples, state.critical, marked),
         flips=flips(state.samples, marked),
         marked=marked,
+        asking_s=state.asking_s,
+        scoring_s=state.scoring_s,
         spent_usd=purse.spent_usd,
         unpriced=purse.unpriced,
         looks=looks,
@@ -262,6 +273,7 @@ async def _block(
         if start >= end:
             continue
         found = state.collected.setdefault(place, Collected(job, store))
+        began = time.perf_counter()
         with progress(" ".join(place), (end - start) * state.epochs) as on_done:
             await collect(
                 found,
@@ -273,6 +285,8 @@ async def _block(
                 stop=end,
                 on_done=on_done,
             )
+        asked = time.perf_counter()
+        state.asking_s += asked - began
         marks = state.marks.setdefault(place, {check.title: Marks() for check in job.scored})
         judged = sum(state.metrics[check.title].rate is not None for check in job.scored)
         label = f"{job.role} {'judges' if judged else 'scores'}"
@@ -287,6 +301,7 @@ async def _block(
                 rival=state.collected.get(("baseline", job.system_name)),
                 on_done=on_done,
             )
+        state.scoring_s += time.perf_counter() - asked
     state.done = stop
 
 
@@ -383,7 +398,7 @@ def _decision(
         max_error_share=state.suite.max_error_share,
         missing_share=max(missing, default=0.0),
         max_missing_share=state.suite.judging.max_error_share,
-        broken=broken_cases(state.samples, _marked(state)),
+        broken=broken_cases(state.samples, state.critical, _marked(state)),
         slices=worse_slices(slices),
     )
 

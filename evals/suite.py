@@ -240,9 +240,11 @@ def load_dataset(suite: EvalSuite, folder: Path, workspace: Workspace) -> Datase
         rows = datasets.rows_of(content, workspace.artifacts)
         found = dataset.from_version(version, rows, source=content.source, licence=content.licence)
     metrics = metrics_of(suite)
-    for check in suite.checks:
-        require(samples_of(check, found.samples), metrics[check.title], check)
-    for key in (*suite.slices, *((suite.cluster,) if suite.cluster else ())):
+    for limit in sorted({check.limit or 0 for check in suite.checks}):
+        alike = [check for check in suite.checks if (check.limit or 0) == limit]
+        require(found.samples[: limit or None], {check.title: metrics[check.title] for check in alike}, alike)
+    keys = (*suite.slices, *((suite.cluster,) if suite.cluster else ()))
+    for key in keys:
         lacking = [sample.id for sample in found.samples if sample.get(key) is None]
         if lacking:
             raise BadDataset(
@@ -257,21 +259,30 @@ def samples_of(check: Check, samples: Sequence[Sample]) -> Sequence[Sample]:
     return samples[: check.limit] if check.limit else samples
 
 
-def require(samples: Sequence[Sample], metric: Metric, check: Check) -> None:
+def require(samples: Sequence[Sample], metrics: Mapping[str, Metric], checks: Sequence[Check]) -> None:
     """
-    Check that every sample says what the metric and the system need.
+    Check that every sample says what the metrics and the systems need.
+
+    Args:
+        metrics: by check title.
 
     Raises:
         BadDataset: some do not; names the field, how many and the first.
     """
-    fields = {*metric.needs, "features" if check.system == "prediction" else "query"}
-    for field_ in sorted(fields):
-        lacking = [sample.id for sample in samples if not sample.has(field_)]
-        if lacking:
-            raise BadDataset(
-                f"{len(lacking)} of {len(samples)} samples have no {field_!r}, which check "
-                f"{check.title!r} needs; the first is {lacking[0]!r}"
-            )
+    needed: dict[str, str] = {}
+    for check in checks:
+        for name in (*metrics[check.title].needs, "features" if check.system == "prediction" else "query"):
+            needed.setdefault(name, check.title)
+    lacking: dict[str, list[str]] = {}
+    for sample in samples:
+        for name in needed:
+            if not sample.has(name):
+                lacking.setdefault(name, []).append(sample.id)
+    for name, ids in sorted(lacking.items()):
+        raise BadDataset(
+            f"{len(ids)} of {len(samples)} samples have no {name!r}, which check {needed[name]!r} needs; "
+            f"the first is {ids[0]!r}"
+        )
 
 
 def content_of(suite: EvalSuite, dataset_digest: str) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import msgspec
 
 from evals.client import Patience, Reply, error_of, read_bounded, retry_after
 from evals.pace import Pace
@@ -59,7 +59,7 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         """Open the session."""
-        headers = {"user-agent": "sluicegate-evals"}
+        headers = {"user-agent": "sluicegate-evals", "content-type": "application/json"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
         self._session = aiohttp.ClientSession(
@@ -77,14 +77,14 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Reply | Refused:
+    async def post(self, path: str, body: Mapping[str, Any] | bytes) -> Reply | Refused:
         """
-        The decoded answer with status 200, or why there is none.
+        The decoded answer with status 200, or why there is none; *body* is JSON, or its bytes.
 
         Repeats after 408, 409, 425, 429, 5xx and lost connections, with growing pauses or as told by
         `retry-after`; a timeout is final.
         """
-        data = json.dumps(body, ensure_ascii=False).encode()
+        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
         attempt = 0
         while True:
             found, wait_s = await self._try(path, data)
@@ -108,7 +108,6 @@ class Upstream:
                 async with self._session.post(
                     self.url + path,
                     data=data,
-                    headers={"content-type": "application/json"},
                     allow_redirects=False,
                 ) as response:
                     body = await read_bounded(response)
@@ -127,8 +126,8 @@ class Upstream:
         if status != 200:
             return _refusal(status, body, response.headers)
         try:
-            return Reply(json.loads(body), latency_ms, response.headers), None
-        except (ValueError, RecursionError):
+            return Reply(msgspec.json.decode(body), latency_ms, response.headers), None
+        except (msgspec.DecodeError, RecursionError):
             return Refused("bad_answer", status), None
 
 

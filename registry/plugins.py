@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from registry.errors import MissingExtra, NotFound
 
@@ -17,7 +18,13 @@ EXTRA_OF = {
 
 def names(group: str) -> list[str]:
     """The sorted names of the entry points in `sluicegate.<group>`; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=f"sluicegate.{group}")})
+    return sorted({point.name for point in _points(group)})
+
+
+@cache
+def _points(group: str) -> tuple[EntryPoint, ...]:
+    """Read once: what is installed does not change under a running process."""
+    return tuple(entry_points(group=f"sluicegate.{group}"))
 
 
 def load(group: str, name: str) -> object:
@@ -28,7 +35,9 @@ def load(group: str, name: str) -> object:
         NotFound: no such plug-in; the message lists those there are.
         MissingExtra: the plug-in's own dependency is not installed.
     """
-    for point in entry_points(group=f"sluicegate.{group}", name=name):
+    for point in _points(group):
+        if point.name != name:
+            continue
         try:
             return point.load()
         except ModuleNotFoundError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.cli import aa, datasets, run, runs, suites
+from evals.cli import aa, compare, datasets, run, runs, suites, view
 from registry import terminal
 from registry.terminal import command_group
 
@@ -13,6 +13,8 @@ application.command("validate", epilog="Example: evals validate suites/support.y
 application.command("push", epilog="Example: evals push suites/support.yaml")(suites.push)
 application.command("list", epilog="Example: evals list --limit 5")(runs.list_runs)
 application.command("show", epilog="Example: evals show run_01k…")(runs.show_run)
+application.command("compare", epilog=compare.EPILOG)(compare.compare)
+application.command("view", epilog=view.EPILOG)(view.view)
 application.command("verify", epilog="Example: evals verify out/evidence.json")(runs.verify)
 datasets.add_to(application)
 

@@ -17,6 +17,8 @@ from registry import plugins
 
 _A_TASK = 64
 """Samples a worker takes at once."""
+_START_S = 120
+"""How long the cluster may take to start its workers."""
 
 
 def score_there(check: Check, pairs: Sequence[tuple[Sample, Output]]) -> list[float | str]:
@@ -74,4 +76,11 @@ def connect(workers: int) -> RayScorer:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ready = ray.remote(num_cpus=1)(_ready)
+    ray.get([ready.remote() for _ in range(workers)], timeout=_START_S)
     return RayScorer(workers, ray.remote(num_cpus=1, max_retries=2)(score_there))
+
+
+def _ready() -> None:
+    """Start a worker and import what scoring needs, before the clock of anything runs."""
+    import evals.suite  # noqa: F401 - its import is the point

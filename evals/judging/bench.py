@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+import msgspec
 
 from evals.cache import Cache, CallAnswer
 from evals.cost import Purse
@@ -13,7 +16,6 @@ from evals.errors import ScoreFailed
 from evals.judging.base import Message
 from evals.upstream import Refused, Upstream
 from registry.entities import JudgeContent
-from registry.ids import digest
 
 _SENT = ("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "stop", "reasoning_effort")
 """Parameters of a judge that are sent with each request; others steer the rubric."""
@@ -97,7 +99,8 @@ class JudgeBench:
     async def _answer(self, path: str, body: dict[str, Any], read: Read) -> CallAnswer:
         """From the cache, from an equal call under way, or from the server."""
         desk = self.desk
-        key = digest({"judge": desk.judge.model, "path": path, "body": body, "epoch": self.epoch})
+        data = msgspec.json.encode(body, order="deterministic")
+        key = hashlib.sha256(f"{desk.judge.model}\0{path}\0{self.epoch}\0".encode() + data).hexdigest()
         kept = desk.cache.get_call(key) if desk.cache else None
         if kept is not None:
             desk.counts.cached += 1
@@ -105,21 +108,18 @@ class JudgeBench:
         running = desk.under_way.get(key)
         if running is not None:
             return await asyncio.shield(running)
-        task = asyncio.ensure_future(self._call(key, path, body, read))
+        task = asyncio.ensure_future(self._call(key, path, body, data, read))
         desk.under_way[key] = task
         try:
             return await task
         finally:
             del desk.under_way[key]
 
-    async def _call(self, key: str, path: str, body: dict[str, Any], read: Read) -> CallAnswer:
+    async def _call(self, key: str, path: str, body: dict[str, Any], data: bytes, read: Read) -> CallAnswer:
         desk = self.desk
-        size = sum(len(str(message["content"])) for message in body.get("messages", ())) + sum(
-            map(len, body.get("input", ()))
-        )
         most = body.get("max_completion_tokens", body.get("max_tokens"))
-        with desk.purse.hold(desk.judge.model, size, most) as hold:
-            reply = await desk.upstream.post(path, body)
+        with desk.purse.hold(desk.judge.model, len(data), most) as hold:
+            reply = await desk.upstream.post(path, data)
             if isinstance(reply, Refused):
                 self._fail(f"judge_{reply.kind}")
             found = read(reply.body)

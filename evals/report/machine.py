@@ -55,6 +55,7 @@ def report(run: EvalRun, filed: Filed | None = None) -> dict[str, Any]:
         "flips": _flips(run),
         "stopped_early": {"looks": run.looks, "cases": run.samples} if run.stopped else None,
         "aa": None,
+        "timings": {"asking_s": round(run.asking_s, 3), "scoring_s": round(run.scoring_s, 3)},
         "evidence": filed.evidence if filed else None,
         "seconds": round((run.finished - run.started).total_seconds(), 3),
     }
@@ -77,6 +78,7 @@ def check_report(result: CheckResult) -> dict[str, Any]:
         "high": None,
         "n": 0,
         "advisory_because": result.advises,
+        "higher_is_better": result.metric.higher_is_better,
     }
     if measured is None:
         return entry

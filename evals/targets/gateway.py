@@ -8,9 +8,12 @@ from typing import Any
 
 from evals.client import Client, Failure, Reply
 from evals.dataset import Sample
-from evals.errors import BadAnswer
+from evals.errors import BadAnswer, TargetUnavailable
 from evals.systems.base import Call, Output, System
 from evals.upstream import Refused, Upstream
+
+_SAME_FOR_ALL = frozenset(("connection", "http_401", "http_403", "http_404"))
+"""What the first call says of all that would follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,17 @@ class EndpointTarget:
         self, samples: Sequence[Sample], *, epoch: int, first: bool = False
     ) -> Sequence[Output] | Failure:
         """See `Target.answer`."""
-        del epoch, first
+        del epoch
         bodies: list[Any] = []
         latency_ms = 0.0
         for call in _calls(self.system.call(self.model, samples)):
             reply = await self.upstream.post(call.path.removeprefix("/v1"), call.body)
             if isinstance(reply, Refused):
+                if first and reply.kind in _SAME_FOR_ALL:
+                    raise TargetUnavailable(
+                        f"{self.upstream.url} does not answer as an OpenAI-compatible server would "
+                        f"({reply.kind}); is the address right, and SLUICEGATE_TARGET_KEY?"
+                    )
                 return Failure(reply.kind)
             latency_ms = latency_ms or reply.latency_ms
             bodies.append(reply.body)
