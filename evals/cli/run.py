@@ -159,18 +159,21 @@ def run_suite(  # noqa: PLR0913 - each is an option of the command
 
 def _write(files: Files, report: dict[str, Any], lines: Path | None, filed: Any) -> None:  # noqa: ANN401
     from evals.report import annotations, folder
-    from evals.report import html as html_report
-    from evals.report import junit as junit_report
-    from evals.report import markdown as markdown_report
 
     envelope = filed.envelope if filed else None
     if files.output:
         folder.write(files.output, report, folder.read_lines(lines), envelope)
     if files.junit:
+        from evals.report import junit as junit_report
+
         folder.write_text(files.junit, junit_report.render(report))
     if files.markdown:
+        from evals.report import markdown as markdown_report
+
         folder.write_text(files.markdown, markdown_report.render(report))
     if files.html:
+        from evals.report import html as html_report
+
         folder.write_text(files.html, html_report.render(report, folder.read_lines(lines)))
     if files.mlflow:
         from evals.report.mlflow import log_run
