@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from evals import power
 from evals.checks import QUANTILES, Check
 from evals.metrics.base import Metric
 from evals.score import Measured
-from evals.stats import MIN_SAMPLES, Estimate, more_samples, samples_for_quantile
+from evals.stats import MIN_SAMPLES, Estimate, samples_for_quantile
 from registry.entities import Verdict
 
 CheckVerdict = Literal["pass", "fail", "inconclusive", "skipped"]
@@ -182,13 +183,29 @@ def _undecided(
     check: Check, metric: Metric, measured: Measured, estimate: Estimate, threshold: float
 ) -> CheckResult:
     low, high = estimate.interval.low, estimate.interval.high
-    end = low if estimate.value > threshold else high
-    more = more_samples(estimate.n, estimate.value, end, threshold)
-    if not math.isfinite(end) and check.statistic in QUANTILES:
+    more = _more(check, measured, estimate, threshold)
+    if check.statistic in QUANTILES and not (math.isfinite(low) and math.isfinite(high)):
         least = samples_for_quantile(QUANTILES[check.statistic], check.confidence)
-        more = least - estimate.n if least > estimate.n else None
+        more = least - estimate.n if least > estimate.n else more
     advice = f"; about {more} more samples would decide it" if more else ""
     whose = "the gain's " if check.rival else "the "
     return CheckResult(
         check, metric, measured, "inconclusive", f"{whose}interval holds {threshold:g}{advice}", more
     )
+
+
+def _more(check: Check, measured: Measured, estimate: Estimate, threshold: float) -> int | None:
+    """
+    About how many further samples decide the check with a chance of 80 %, if the value found is the true one.
+
+    None where no number would do, such as a value on the threshold.
+    """
+    n, value, level = estimate.n, estimate.value, check.confidence
+    end = estimate.interval.low if value > threshold else estimate.interval.high
+    if estimate.method == "Wilson":
+        needed = power.needed_share(value, threshold, level)
+    elif estimate.method == "Tango":
+        needed = power.needed_paired(measured.better / n, measured.worse / n, threshold, level)
+    else:
+        needed = power.needed_by_width(n, abs(end - value), value - threshold, level)
+    return None if needed is None else max(needed - n, 1)

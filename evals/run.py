@@ -333,7 +333,7 @@ def inference_of(
     key = suite.cluster
     clusters = [str(sample.get(key)) for sample in samples] if key else None
     correct, correct_gain = corrections_of(judge_)
-    return Inference(clusters, anytime, correct, correct_gain)
+    return Inference(clusters, not anytime, anytime, correct, correct_gain)
 
 
 def _rival(state: _State, check: Check) -> Marks | None:

@@ -32,6 +32,8 @@ class Inference:
 
     clusters: Sequence[str] | None = None
     """The cluster of each sample, by position; None where samples stand alone."""
+    permute: bool = False
+    """Whether scores that are not 0 or 1 get a permutation test, which takes some 20 ms."""
     anytime: bool = False
     """Whether the interval must hold at every look, not only at one fixed number of samples."""
     correct: Callable[[Estimate, float], Estimate] | None = None
@@ -140,9 +142,10 @@ def compare(
     gain = _gain(check, metric, first, second, pair, inference)
     better = sum(a > b for a, b in zip(first, second, strict=True))
     worse = sum(a < b for a, b in zip(first, second, strict=True))
+    p_value = None
     if gain.method == "Tango":
         p_value = stats.mcnemar(better, worse)
-    else:
+    elif inference.permute:
         p_value = permutation_p([a - b for a, b in zip(first, second, strict=True)])
     return Measured(estimate, compared, gain, p_value, pair.missing, between, better, worse)
 

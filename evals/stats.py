@@ -286,22 +286,6 @@ def bootstrap_interval(
     return Interval(quantile(found, (1 - level) / 2), quantile(found, (1 + level) / 2))
 
 
-def more_samples(n: int, value: float, end: float, threshold: float) -> int | None:
-    """
-    About how many further samples would bring *end* of the interval to *threshold*.
-
-    Assumes that the value stays and that the width shrinks as 1/√n. None when no number would do:
-    the value lies on the threshold, or the end is infinite.
-
-    >>> more_samples(100, 0.8, 0.7, 0.75)
-    300
-    """
-    gap, half = abs(value - threshold), abs(end - value)
-    if not math.isfinite(half) or gap == 0 or half / gap > 1000:
-        return None
-    return max(math.ceil(n * (half / gap) ** 2 - 1e-9) - n, 1)
-
-
 def _is_binary(scores: Sequence[float]) -> bool:
     return all(score in (0.0, 1.0) for score in scores)
 

@@ -162,13 +162,6 @@ def test_the_bootstrap_of_a_mean_is_near_its_t_interval() -> None:
     assert found.high == pytest.approx(expected.high, abs=0.03)
 
 
-def test_more_samples_grow_with_the_square_of_the_distance() -> None:
-    assert stats.more_samples(100, 0.8, 0.7, 0.75) == 300
-    assert stats.more_samples(100, 0.8, 0.7, 0.8) is None
-    assert stats.more_samples(100, 0.8, math.inf, 0.9) is None
-    assert stats.more_samples(100, 0.7, 0.74, 0.72) == 300
-
-
 def coverage(intervals: list[Interval], truth: float) -> float:
     return sum(found.low <= truth <= found.high for found in intervals) / len(intervals)
 
