@@ -77,6 +77,8 @@ class Metric:
     """For *compute*: what it needs of each sample."""
     closed: Closed | None = None
     """For *compute*: its interval, where one is better than the bootstrap's."""
+    of_labels: bool = False
+    """Whether it looks at labels alone, so that always saying the commonest one is a rival."""
     embeds: bool = False
     """For *rate*: whether it calls `Bench.embed`."""
     rival: bool = False

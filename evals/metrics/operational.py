@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from evals.dataset import Sample
-from evals.metrics.base import Metric
+from evals.errors import ScoreFailed
+from evals.metrics.base import Metric, Score
 from evals.systems.base import Output
 
 
@@ -27,3 +28,37 @@ Milliseconds from sending a request to its last byte, in the attempt that was an
 
 A cached output keeps the latency it was measured with; `--no-cache` measures again.
 """
+
+
+def _ttft_ms(_sample: Sample, output: Output, _k: int | None) -> float:
+    if output.ttft_ms is None:
+        raise ScoreFailed("not_streamed")
+    return output.ttft_ms
+
+
+def _cost_usd(_sample: Sample, output: Output, _k: int | None) -> float:
+    if output.cost_usd is None:
+        raise ScoreFailed("unpriced")
+    return output.cost_usd
+
+
+def _completion_tokens(_sample: Sample, output: Output, _k: int | None) -> float:
+    return float(output.completion_tokens)
+
+
+def _prompt_tokens(_sample: Sample, output: Output, _k: int | None) -> float:
+    return float(output.prompt_tokens)
+
+
+def _operational(name: str, score: Score, digits: int = 0) -> Metric:
+    return Metric(name, ("chat",), (), high=math.inf, higher_is_better=False, digits=digits, score=score)
+
+
+ttft_ms = _operational("ttft_ms", _ttft_ms)
+"""Milliseconds to the first token, where the answer was streamed."""
+cost_usd = _operational("cost_usd", _cost_usd, 6)
+"""Dollars an answer cost, as the gateway says; no score where it knows no price."""
+completion_tokens = _operational("completion_tokens", _completion_tokens)
+"""Tokens of the answer, as the model reported."""
+prompt_tokens = _operational("prompt_tokens", _prompt_tokens)
+"""Tokens of the prompt, as the model reported."""
