@@ -232,7 +232,7 @@ class _Judge:
         try:
             suite = suites.get(connection, Ref(claim.suite_name))
             newest = {claim.dataset_name: datasets.get(connection, Ref(claim.dataset_name))[0].digest}
-            judging = {name: judges.get(connection, Ref(name))[0].digest for name, _ in claim.judges}
+            judging = {name: judges.get(connection, Ref(name)) for name, _ in claim.judges}
         except NotFound as error:
             raise EvidenceMismatch(
                 f"{name} rests on what is not in this registry: {error.message}"
@@ -244,8 +244,13 @@ class _Judge:
                 f"dataset {claim.dataset_name} changed since {name}; run `evals run` again"
             )
         for judge_name, judge_digest in claim.judges:
-            if judging[judge_name] != judge_digest:
+            judge, content = judging[judge_name]
+            if judge.digest != judge_digest:
                 raise EvidenceMismatch(f"judge {judge_name} changed since {name}; run `evals run` again")
+            if (why := judges.uncalibrated(content, self._now)) is not None:
+                raise EvidenceMismatch(
+                    f"{name} rests on judge {judge_name}, which {why}; run `evals calibrate`, then `evals run`"
+                )
         if claim.samples < (self._terms.min_samples or 0):
             message = (
                 f"{name} rests on {claim.samples} samples; the gate policy asks for {self._terms.min_samples}"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from registry.clock import from_text
 from registry.entities import JudgeContent
-from registry.errors import BadInput
-from registry.ids import digest
+from registry.judges import subject_of, uncalibrated
+
+__all__ = ["Standing", "family", "standing", "subject_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +20,6 @@ class Standing:
 
     deciding: bool
     why: str = ""
-
-
-def subject_of(content: JudgeContent) -> str:
-    """
-    The digest that a calibration is about: model, rubric and parameters.
-
-    Whatever of them changes, the judge has to be calibrated again.
-    """
-    return digest(
-        {
-            "model": content.model,
-            "rubric": content.rubric,
-            "parameters": dict(content.parameters),
-            "model_digest": content.model_digest,
-        }
-    )
 
 
 def standing(
@@ -55,17 +39,14 @@ def standing(
     record = content.calibration
     if not record:
         return Standing(False, "not calibrated: run `evals calibrate`")
-    if record.get("of") != subject_of(content):
-        return Standing(False, "its calibration is of another rubric, model or parameters")
+    if record.get("of") == subject_of(content) and record.get("calibrated") is False:
+        return Standing(False, "its calibration failed" + _first_reason(record))
+    if (why := uncalibrated(content, now)) is not None:
+        return Standing(False, f"it {why}: run `evals calibrate`")
     try:
         labels, kappa, low = int(record["labels"]), float(record["kappa"]), float(record["kappa_low"])
-        expires = from_text(str(record["expires"]))
-    except (KeyError, TypeError, ValueError, BadInput):
+    except (KeyError, TypeError, ValueError):
         return Standing(False, "its calibration is malformed: run `evals calibrate`")
-    if not record.get("calibrated"):
-        return Standing(False, "its calibration failed" + _first_reason(record))
-    if expires <= now:
-        return Standing(False, f"its calibration expired on {expires:%Y-%m-%d}")
     if labels < min_labels:
         return Standing(False, f"it was calibrated on {labels} labels; {min_labels} are the least")
     if not (kappa >= min_kappa and low > 0):

@@ -121,7 +121,7 @@ def guard_fpr(options: Mapping[str, Any]) -> Metric:
 
 
 def over_defence(options: Mapping[str, Any]) -> Metric:
-    """Share of one group of harmless texts (those that look like attacks) that is stopped; lower is better."""
+    """Share of harmless texts of one group (look-alikes of attacks) that is stopped; lower is better."""
     chosen = parse.build(options, GroupOptions, source="options of over_defence")
 
     def item(sample: Sample, output: Output | None) -> tuple[bool, bool]:

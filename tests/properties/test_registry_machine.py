@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from hypothesis import HealthCheck, settings
@@ -105,7 +106,9 @@ class RegistryMachine(Stage):
             self.world.suite_dataset[name] = content["dataset"]  # type: ignore[assignment]
 
     def push_judge(self, n: int) -> None:
-        content = JudgeContent("openai/judge", f"Is it right? ({n})")
+        bare = JudgeContent("openai/judge", f"Is it right? ({n})")
+        held = {"of": judges.subject_of(bare), "calibrated": True, "expires": "2999-01-01T00:00:00Z"}
+        content = replace(bare, calibration=held)
         version = self.pushed(
             "judge", lambda connection, now: judges.push(connection, "fair", content, actor="root", now=now)
         )

@@ -22,6 +22,7 @@ from registry import (
     promotion,
     releases,
 )
+from registry.clock import to_text
 from registry.entities import GatePolicy, GateTier, JudgeContent, Version
 from registry.errors import (
     ApprovalMissing,
@@ -153,16 +154,46 @@ def test_a_newer_version_of_the_dataset_voids_evidence(house: House) -> None:
         house.promote()
 
 
+def calibrated(rubric: str, **record: object) -> JudgeContent:
+    content = JudgeContent("openai/x", rubric)
+    expires = to_text(NOW + timedelta(days=90))
+    held = {"of": judges.subject_of(content), "calibrated": True, "expires": expires, **record}
+    return replace(content, calibration=held)
+
+
+def push_judge(house: House, content: JudgeContent) -> Version:
+    with house.workspace.writing() as connection:
+        return judges.push(connection, "strict", content, actor="a", now=NOW)
+
+
 def test_a_newer_version_of_a_judge_voids_evidence(house: House) -> None:
     release = house.release()
-    with house.workspace.writing() as connection:
-        judge = judges.push(
-            connection, "strict", JudgeContent("openai/x", "Is it right?"), actor="a", now=NOW
-        )
-    sign(house, release, judges=[judge])
-    with house.workspace.writing() as connection:
-        judges.push(connection, "strict", JudgeContent("openai/x", "Is it nice?"), actor="a", now=NOW)
+    sign(house, release, judges=[push_judge(house, calibrated("Is it right?"))])
+    push_judge(house, calibrated("Is it nice?"))
     with pytest.raises(EvidenceMismatch, match="judge strict changed"):
+        house.promote()
+
+
+def test_evidence_of_a_calibrated_judge_opens_the_gate(house: House) -> None:
+    sign(house, house.release(), judges=[push_judge(house, calibrated("Is it right?"))])
+    house.promote()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (JudgeContent("openai/x", "Is it right?"), "was never calibrated"),
+        (calibrated("Is it right?", calibrated=False), "failed its calibration"),
+        (calibrated("Is it right?", of="sha256:" + "0" * 64), "with another rubric, model or parameters"),
+        (calibrated("Is it right?", expires=to_text(NOW - timedelta(seconds=1))), "was calibrated until"),
+        (calibrated("Is it right?", expires="soon"), "malformed calibration"),
+    ],
+)
+def test_evidence_of_a_judge_that_is_not_calibrated_opens_nothing(
+    house: House, content: JudgeContent, why: str
+) -> None:
+    sign(house, house.release(), judges=[push_judge(house, content)])
+    with pytest.raises(EvidenceMismatch, match=why):
         house.promote()
 
 
