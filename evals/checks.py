@@ -42,6 +42,10 @@ class Check:
     """What else the metric takes, such as the pattern of `regex`."""
     judge: str | None = None
     """The judge of the registry that scores; by default the suite's."""
+    any_of: int | None = None
+    """Of 0/1 scores: the chance that one of so many repetitions is right (pass@k), not the mean."""
+    all_of: int | None = None
+    """Of 0/1 scores: the chance that all of so many repetitions are right (pass^k), not the mean."""
     statistic: Literal["mean", "p50", "p95"] = "mean"
     at_least: float | None = None
     at_most: float | None = None
@@ -79,6 +83,10 @@ class Check:
             raise BadInput(f"k is {self.k}; it must be 1 to 50")
         if self.limit is not None and self.limit < 1:
             raise BadInput(f"limit is {self.limit}; it must be at least 1")
+        if self.any_of is not None and self.all_of is not None:
+            raise BadInput("a check has any_of or all_of, not both")
+        if min(self.any_of or 1, self.all_of or 1) < 1:
+            raise BadInput("any_of and all_of are at least 1")
         if self.judge is not None:
             check_name(self.judge, "judge")
 
@@ -101,6 +109,7 @@ class Check:
     def measure(self) -> str:
         """The metric with its rank or statistic, such as `recall@3` or `latency_ms p95`."""
         text = f"{self.metric}@{self.k}" if self.k else self.metric
+        text += f" pass@{self.any_of}" if self.any_of else f" pass^{self.all_of}" if self.all_of else ""
         return text if self.statistic == "mean" else f"{text} {self.statistic}"
 
     @property

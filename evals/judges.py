@@ -50,23 +50,30 @@ def judges_of(
     return found
 
 
-def standing_of(judge: Judge) -> str | None:
-    """Why a check by *judge* only advises; None where it may decide."""
-    return None if judge.deciding else f"judge {judge.version.name}: {judge.why}"
+def standing_of(judge: Judge, metric: str) -> str | None:
+    """Why a check of *metric* by *judge* only advises; None where it may decide."""
+    if not judge.deciding:
+        return f"judge {judge.version.name}: {judge.why}"
+    shown = (judge.content.calibration or {}).get("metric", metric)
+    if shown != metric:
+        return f"judge {judge.version.name}: it was calibrated with {shown}, not with {metric}"
+    return None
 
 
 Correction = Callable[[Estimate, float], Estimate]
 
 
-def corrections_of(judge: Judge | None) -> tuple[Correction | None, Correction | None]:
+def corrections_of(judge: Judge | None, metric: str) -> tuple[Correction | None, Correction | None]:
     """
     What a calibrated judge's known errors make of an estimate, and of a gain.
 
-    Only of judges whose scale is binary: their sensitivity and specificity are known. Others' scores stay as
-    they are.
+    Only of judges whose scale is binary, and of the metric they were calibrated with: their sensitivity and
+    specificity are known. Others' scores stay as they are.
     """
     record = (judge.content.calibration if judge is not None and judge.deciding else None) or {}
     if judge is None or judge.content.parameters.get("scale", "binary") != "binary":
+        return None, None
+    if record.get("metric", metric) != metric or metric != "judge":
         return None, None
     try:
         errors = JudgeErrors(

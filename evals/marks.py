@@ -32,12 +32,15 @@ class Marks:
         """How many samples were marked."""
         return len(self.items) or len(self.values)
 
-    def add(self, metric: Metric, scores: list[float], failed: str | None) -> None:
+    def add(
+        self, metric: Metric, scores: list[float], failed: str | None, value: float | None = None
+    ) -> None:
         """
         The next sample's scores, one for each epoch.
 
         Args:
             failed: why an epoch has no score; then the sample has none.
+            value: what the scores are worth together; by default their mean.
         """
         self._keep(scores, failed)
         if failed is not None or not scores:
@@ -46,7 +49,7 @@ class Marks:
             self.worst.append(math.nan)
             return
         mean = math.fsum(scores) / len(scores)
-        self.values.append(mean)
+        self.values.append(mean if value is None else value)
         self.worst.append(min(scores) if metric.higher_is_better else max(scores))
         if len(scores) > 1 and math.isfinite(mean):
             self.within += sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)

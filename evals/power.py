@@ -66,7 +66,7 @@ def needed_paired(
 
 def needed_mean(spread: float, gap: float, level: float = 0.95, power: float = POWER) -> int | None:
     """
-    Samples until Student's interval of a mean, *gap* away from the threshold, excludes it with chance *power*.
+    Samples until Student's interval of a mean excludes a threshold *gap* away with chance *power*.
 
     Args:
         spread: standard deviation of the scores, or of their paired differences.

@@ -17,6 +17,7 @@ from evals.executors.base import Executor, Scorer
 from evals.judging.base import Bench
 from evals.marks import Marks
 from evals.metrics.base import Metric
+from evals.passing import value_of
 from evals.systems.base import Output
 
 Benches = Callable[[Check, int], Bench]
@@ -198,7 +199,14 @@ def _add(
                 own.items.append(())
             continue
         failed = next((row.failed[title] for row in rows if title in row.failed), None)
-        own.add(rating.metrics[title], [row.scores[title] for row in rows if title in row.scores], failed)
+        scores = [row.scores[title] for row in rows if title in row.scores]
+        value = None
+        if scores and failed is None and (check.any_of or check.all_of):
+            try:
+                value = value_of(check, scores)
+            except ScoreFailed as error:
+                failed = error.kind
+        own.add(rating.metrics[title], scores, failed, value)
 
 
 def _line(

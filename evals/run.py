@@ -311,7 +311,7 @@ def _look(state: _State) -> list[CheckResult]:
     for check in state.suite.checks:
         metric = state.metrics[check.title]
         judge_ = state.judges.get(str(state.suite.judge_of(check))) if metric.rate else None
-        advises = standing_of(judge_) if judge_ else None
+        advises = standing_of(judge_, check.metric) if judge_ else None
         skipped = state.plan.skipped.get(check.title)
         measured = skipped or _measured(state, check, metric, judge_)
         results.append(judge(check, metric, measured, advises=advises))
@@ -320,19 +320,24 @@ def _look(state: _State) -> list[CheckResult]:
 
 def _measured(state: _State, check: Check, metric: Metric, judge_: Judge | None) -> Measured:
     own = state.marks["candidate", check.system][check.title]
-    inference = inference_of(state.suite, state.samples, judge_, anytime=state.anytime)
+    inference = inference_of(state.suite, state.samples, check, judge_, anytime=state.anytime)
     return compare(check, metric, own, _rival(state, check), inference)
 
 
 def inference_of(
-    suite: EvalSuite, samples: Sequence[Sample], judge_: Judge | None, *, anytime: bool = False
+    suite: EvalSuite,
+    samples: Sequence[Sample],
+    check: Check,
+    judge_: Judge | None,
+    *,
+    anytime: bool = False,
 ) -> Inference:
     """How sure scores of *suite* can be: their clusters, and what is known of the judge's errors."""
     from evals.judges import corrections_of
 
     key = suite.cluster
     clusters = [str(sample.get(key)) for sample in samples] if key else None
-    correct, correct_gain = corrections_of(judge_)
+    correct, correct_gain = corrections_of(judge_, check.metric)
     return Inference(clusters, not anytime, anytime, correct, correct_gain)
 
 

@@ -116,6 +116,8 @@ def file(
 def _deciding(run: EvalRun) -> list[Version]:
     """The judges that checks which decide rest on; those that only advise prove nothing."""
     asked = {
-        run.suite.judge_of(result.check) for result in run.decision.results if result.metric.rate is not None
+        run.suite.judge_of(result.check)
+        for result in run.decision.results
+        if result.metric.rate is not None and result.tier != "advisory"
     }
-    return [use.judge.version for use in run.judges if use.name in asked and use.judge.deciding]
+    return [use.judge.version for use in run.judges if use.name in asked]

@@ -25,7 +25,7 @@ MOST_EPOCHS = 100
 _ANSWERS = {"rag": ("chat", "retrieval")}
 """A system whose outputs are also outputs of others."""
 _NEWER = ("epochs", "judge", "judging", "slices", "cluster", "margins")
-_NEWER_OF_CHECKS = ("options", "judge", "not_worse_than")
+_NEWER_OF_CHECKS = ("options", "judge", "not_worse_than", "any_of", "all_of")
 """Left out of a registered suite where they say nothing, so that older suites keep their digest."""
 
 
@@ -166,6 +166,8 @@ def metrics_of(suite: EvalSuite) -> dict[str, Metric]:
             )
         if metric.rate is None and check.judge is not None:
             raise BadSuite(f"{where}: {metric.name} asks no judge; remove judge")
+        if (check.any_of or check.all_of or 1) > suite.epochs:
+            raise BadSuite(f"{where}: any_of and all_of need as many epochs; the suite has {suite.epochs}")
         found[check.title] = metric
     return found
 
@@ -196,6 +198,8 @@ def _match(check: Check, metric: Metric) -> None:
         raise BadSuite(f"{where}: {metric.name} needs k, such as k: 3")
     if metric.ranked == "no" and check.k is not None:
         raise BadSuite(f"{where}: {metric.name} has no k; remove it")
+    if (check.any_of or check.all_of) and (metric.compute is not None or (metric.low, metric.high) != (0, 1)):
+        raise BadSuite(f"{where}: any_of and all_of count samples that score 0 or 1; {metric.name} does not")
     if check.statistic != "mean" and metric.compute is not None:
         raise BadSuite(f"{where}: {metric.name} is one number for all samples; remove statistic")
     if check.better_than == "majority" and not (
