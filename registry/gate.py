@@ -249,7 +249,8 @@ class _Judge:
                 raise EvidenceMismatch(f"judge {judge_name} changed since {name}; run `evals run` again")
             if (why := judges.uncalibrated(content, self._now)) is not None:
                 raise EvidenceMismatch(
-                    f"{name} rests on judge {judge_name}, which {why}; run `evals calibrate`, then `evals run`"
+                    f"{name} rests on judge {judge_name}, which {why}; run `evals calibrate`, "
+                    "then `evals run`"
                 )
         if claim.samples < (self._terms.min_samples or 0):
             message = (

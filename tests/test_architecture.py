@@ -63,7 +63,8 @@ def test_every_plug_in_can_be_found() -> None:
     for target in (target for group in declared.values() for target in group.values()):
         module, _, name = target.partition(":")
         tree = ast.parse((ROOT / Path(*module.split("."))).with_suffix(".py").read_text())
-        assert not name or name in {getattr(node, "name", None) or _assigned(node) for node in tree.body}, target
+        defined = {getattr(node, "name", None) or _assigned(node) for node in tree.body}
+        assert not name or name in defined, target
 
 
 def _assigned(node: ast.stmt) -> str | None:
