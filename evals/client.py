@@ -191,6 +191,9 @@ class Client:
 
 async def read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
     """The whole body, or None when it is longer than an answer may be."""
+    told = response.content_length
+    if told is not None and "content-encoding" not in response.headers:
+        return await response.read() if told <= MAX_ANSWER_BYTES else None
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_chunked(65536):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -45,15 +46,19 @@ class Purse:
     unpriced: int = 0
     """Calls whose model has no known price: they count as free, and are told."""
 
+    _waiting: list[asyncio.Future[None]] = field(default_factory=list, repr=False)
+
     @property
     def spent_usd(self) -> float:
         """Dollars spent so far."""
         return self.spent / _PICO
 
-    @contextmanager
-    def hold(self, model: str, characters: int, max_tokens: int | None) -> Iterator[Hold]:
+    @asynccontextmanager
+    async def hold(self, model: str, characters: int, max_tokens: int | None) -> AsyncIterator[Hold]:
         """
         Set aside what a call may cost at most; what was not settled is given back.
+
+        Where it does not fit, it waits until the calls under way have settled: none of those is lost.
 
         Raises:
             CostCapReached: it does not fit under the cap any more.
@@ -62,7 +67,11 @@ class Purse:
         if price is None:
             self.unpriced += 1
         most = cost_pico(price, characters // CHARACTERS_A_TOKEN + 1, max_tokens or ASSUMED_COMPLETION_TOKENS)
-        if self.cap_usd is not None and self.spent + self.held + most > self.cap_usd * _PICO:
+        while self._is_over(most) and self.held:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        if self.cap_usd is not None and self._is_over(most):
             raise CostCapReached(
                 f"the run spent ${self.spent_usd:.4f} of at most ${self.cap_usd:g}, and another does not "
                 "fit; what was paid for is kept: raise --max-cost and run again"
@@ -74,6 +83,14 @@ class Purse:
         finally:
             self.held -= most
             self.spent += one.spent or 0
+            waiting, self._waiting = self._waiting, []
+            for turn in waiting:
+                if not turn.done():
+                    turn.set_result(None)
+
+    def _is_over(self, most: int) -> bool:
+        """Whether another call of at most so much does not fit beside those under way."""
+        return self.cap_usd is not None and self.spent + self.held + most > self.cap_usd * _PICO
 
 
 def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:

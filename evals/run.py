@@ -38,6 +38,8 @@ from registry.terminal import progress
 from registry.workspace import Workspace
 
 __all__ = ["Asking", "Effort", "ErrorCount", "EvalRun", "JudgeUse", "evaluate"]
+_WORKERS_A_CALL = 2
+"""So that the next call is ready when one ends; how many are under way is up to the pace."""
 _LOOKS = 10
 """How often a run that may stop early looks."""
 
@@ -247,7 +249,7 @@ async def _work(
             lambda check, epoch: session.bench(state.suite, check, epoch),
             run_all,
             scorer,
-            asking.judge_concurrency or asking.concurrency,
+            _WORKERS_A_CALL * (asking.judge_concurrency or asking.concurrency),
             lines,
         )
         for start in range(0, total, size):
@@ -280,7 +282,7 @@ async def _block(
                 session.targets[place],
                 run_all,
                 epochs=state.epochs,
-                concurrency=asking.concurrency,
+                concurrency=_WORKERS_A_CALL * asking.concurrency,
                 start=start,
                 stop=end,
                 on_done=on_done,

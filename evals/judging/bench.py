@@ -118,7 +118,7 @@ class JudgeBench:
     async def _call(self, key: str, path: str, body: dict[str, Any], data: bytes, read: Read) -> CallAnswer:
         desk = self.desk
         most = body.get("max_completion_tokens", body.get("max_tokens"))
-        with desk.purse.hold(desk.judge.model, len(data), most) as hold:
+        async with desk.purse.hold(desk.judge.model, len(data), most) as hold:
             reply = await desk.upstream.post(path, data)
             if isinstance(reply, Refused):
                 self._fail(f"judge_{reply.kind}")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -92,7 +93,7 @@ def load(reference: str, *, labels: bool, timeout_s: float, threads: ThreadPoolE
     if not callable(function):
         raise TargetUnavailable(f"python:{reference}: {attribute} is not a function")
     source = inspect.getsourcefile(module)
-    code = digest_bytes(open(source, "rb").read()) if source else ""  # noqa: SIM115, PTH123
+    code = digest_bytes(Path(source).read_bytes()) if source else ""
     return CallableTarget(function, digest({"python": reference, "code": code}), labels, timeout_s, threads)
 
 

@@ -134,7 +134,7 @@ def test_failed_calls_are_counted_by_kind(judge: FakeJudge, tmp_path: Path) -> N
 def test_the_cap_stops_the_calls_and_what_was_paid_for_is_kept(judge: FakeJudge, tmp_path: Path) -> None:
     price = Price("openai/writer", utc_now(), 1_000_000, 1_000_000)
     with pytest.raises(CostCapReached):
-        make(judge, 8, tmp_path, purse=Purse({"openai/writer": price}, cap_usd=0.0025))
+        make(judge, 8, tmp_path, purse=Purse({"openai/writer": price}, cap_usd=0.0010))
     paid = len(judge.bodies)
     assert 0 < paid < 8
     made, desk = make(judge, 8, tmp_path)
