@@ -41,13 +41,26 @@ def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 raise BadDataset(f"dataset {path}: column {twice[0]!r} is there twice; rename one")
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                for row in batch.to_pylist(maps_as_pydicts="strict"):
+                for row in _in_utc(batch).to_pylist(maps_as_pydicts="strict"):
                     number += 1
                     yield number, {name: _plain(value) for name, value in row.items()}
     except OSError as error:
         raise BadDataset(f"dataset {path}: cannot be read: {error}") from error
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise BadDataset(f"dataset {path}: not a Parquet file that can be read: {error}") from error
+
+
+def _in_utc(batch: Any) -> Any:  # noqa: ANN401 - a record batch
+    """The batch with every column of instants in UTC: the same instants, whatever zone they name."""
+    import pyarrow as pa
+
+    columns = [
+        column.cast(pa.timestamp(column.type.unit, "UTC"))
+        if pa.types.is_timestamp(column.type) and column.type.tz
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any Parquet value

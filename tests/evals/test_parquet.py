@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ def written(folder: Path, table: Any, **options: Any) -> Path:
 
 
 def test_every_kind_of_value_is_json(tmp_path: Path) -> None:
-    east = timezone(timedelta(hours=2))
     columns = {
         "id": ["a", "b"],
         "n": pa.array([1, None], pa.int8()),
@@ -30,7 +29,7 @@ def test_every_kind_of_value_is_json(tmp_path: Path) -> None:
         "answers": [["one", "two"], []],
         "deep": [{"list": [{"y": float("nan")}]}, None],
         "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
-        "at": pa.array([datetime(2026, 1, 2, 3, tzinfo=east), None], pa.timestamp("us", "+02:00")),
+        "at": pa.array([1_767_315_600_000_000, None], pa.timestamp("us", "+02:00")),
         "naive": pa.array([datetime(2026, 1, 2), None], pa.timestamp("ms")),  # noqa: DTZ001 - what is tested
         "nanos": pa.array([1_767_323_045_123_456_789, None], pa.timestamp("ns", "UTC")),
         "day": [date(2026, 1, 2), None],
