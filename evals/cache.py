@@ -8,6 +8,7 @@ keeps its outputs in a temporary one: they are never all in memory.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,14 @@ FILE = "outputs.sqlite"
 CACHE_FOLDER = "evals-cache"
 """Where a registry's home keeps it."""
 _BUSY_TIMEOUT_S = 30
+_INSERT = {
+    "outputs": "INSERT OR REPLACE INTO outputs VALUES (?, ?)",
+    "calls": "INSERT OR REPLACE INTO calls VALUES (?, ?)",
+}
+_SELECT = {
+    ("outputs", "output"): "SELECT output FROM outputs WHERE key = ?",
+    ("calls", "answer"): "SELECT answer FROM calls WHERE key = ?",
+}
 
 
 class CallAnswer(msgspec.Struct, frozen=True):
@@ -40,46 +49,71 @@ class CallAnswer(msgspec.Struct, frozen=True):
 
 
 class Cache:
-    """Outputs and judges' answers by key. Safe for many processes at once; one thread each."""
+    """
+    Outputs and judges' answers by key. Safe for many processes at once; one thread each.
+
+    Inside of an event loop what is put is written at the end of the loop's turn, in one transaction;
+    elsewhere at once. What is written survives the end of this process, however it ends.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use an open database; see `open_cache`."""
         self._connection = connection
+        self._pending: dict[str, dict[str, bytes]] = {"outputs": {}, "calls": {}}
+        self._is_due = False
 
     def get(self, key: str) -> Output | None:
         """The output kept under *key*, or None. Raises CacheUnavailable."""
-        with _told():
-            row = self._connection.execute("SELECT output FROM outputs WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
+        data = self._read("outputs", "output", key)
         try:
-            return msgspec.json.decode(row[0], type=Output)
+            return None if data is None else msgspec.json.decode(data, type=Output)
         except msgspec.MsgspecError:
             return None
 
     def put(self, outputs: Mapping[str, Output]) -> None:
-        """Keep *outputs* by key; on return a crash of this process loses none. Raises CacheUnavailable."""
-        rows = [(key, msgspec.json.encode(output)) for key, output in outputs.items()]
-        with _told(), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
+        """Keep *outputs* by key. Raises CacheUnavailable."""
+        self._write("outputs", {key: msgspec.json.encode(output) for key, output in outputs.items()})
 
     def get_call(self, key: str) -> CallAnswer | None:
         """The answer of a judge kept under *key*, or None. Raises CacheUnavailable."""
-        with _told():
-            row = self._connection.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
+        data = self._read("calls", "answer", key)
         try:
-            return msgspec.json.decode(row[0], type=CallAnswer)
+            return None if data is None else msgspec.json.decode(data, type=CallAnswer)
         except msgspec.MsgspecError:
             return None
 
     def put_call(self, key: str, answer: CallAnswer) -> None:
-        """Keep a judge's answer; on return a crash of this process does not lose it."""
+        """Keep a judge's answer. Raises CacheUnavailable."""
+        self._write("calls", {key: msgspec.json.encode(answer)})
+
+    def flush(self) -> None:
+        """Write what was put. Raises CacheUnavailable."""
+        self._is_due = False
         with _told(), self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO calls VALUES (?, ?)", (key, msgspec.json.encode(answer))
-            )
+            for table, rows in self._pending.items():
+                if rows:
+                    self._connection.executemany(_INSERT[table], list(rows.items()))
+        for rows in self._pending.values():
+            rows.clear()
+
+    def _read(self, table: str, column: str, key: str) -> bytes | str | None:
+        waiting = self._pending[table].get(key)
+        if waiting is not None:
+            return waiting
+        with _told():
+            row = self._connection.execute(_SELECT[table, column], (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def _write(self, table: str, rows: Mapping[str, bytes]) -> None:
+        self._pending[table].update(rows)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if not self._is_due:
+            self._is_due = True
+            loop.call_soon(self.flush)
 
 
 @contextmanager
@@ -110,7 +144,11 @@ def open_cache(folder: Path) -> Iterator[Cache]:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, answer BLOB NOT NULL)"
             )
-        yield Cache(connection)
+        cache = Cache(connection)
+        try:
+            yield cache
+        finally:
+            cache.flush()
     finally:
         connection.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evals.checks import Check
-from evals.dataset import Sample
+from evals.dataset import Sample, Samples
 from evals.marks import Marks
 from evals.metrics.base import Metric
 
@@ -30,7 +30,8 @@ class Flip:
 
 def critical_places(samples: Sequence[Sample]) -> tuple[int, ...]:
     """Where the samples with `critical: true` are."""
-    return tuple(at for at, sample in enumerate(samples) if sample.get("critical") is True)
+    places = samples.with_key("critical") if isinstance(samples, Samples) else range(len(samples))
+    return tuple(at for at in places if samples[at].get("critical") is True)
 
 
 def broken_cases(

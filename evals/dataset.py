@@ -98,6 +98,13 @@ class Samples(Sequence[Sample]):
         line = self._rows[self._places[2 * place] : self._places[2 * place + 1]]
         return _sample(msgspec.json.decode(line), digest_bytes(line), "")
 
+    def with_key(self, key: str) -> list[int]:
+        """Where samples may have *key*: all others surely have not. Nothing is decoded."""
+        mark, rows = f'"{key}"'.encode(), self._rows
+        ends = iter(self._places)
+        found = zip(ends, ends, strict=True)
+        return [at for at, (start, end) in enumerate(found) if rows.find(mark, start, end) >= 0]
+
     def __eq__(self, other: object) -> bool:
         """Whether *other* has equal samples in the same order."""
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))

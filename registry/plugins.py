@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoints, entry_points
+from typing import cast
 
 from registry.errors import MissingExtra, NotFound
 
@@ -22,9 +23,13 @@ def names(group: str) -> list[str]:
 
 
 @cache
-def _points(group: str) -> tuple[EntryPoint, ...]:
+def _installed() -> EntryPoints:
     """Read once: what is installed does not change under a running process."""
-    return tuple(entry_points(group=f"sluicegate.{group}"))
+    return cast("EntryPoints", entry_points())
+
+
+def _points(group: str) -> EntryPoints:
+    return _installed().select(group=f"sluicegate.{group}")
 
 
 def load(group: str, name: str) -> object:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evals.cli.view import report_of
-from evals.report import compare as comparing
-from evals.report import folder
 from registry.errors import BadInput
 from registry.terminal import EXIT_FAIL, EXIT_OK, Json, show
 from registry.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from evals.report import compare as comparing
 
 EPILOG = "Example: evals compare before/ after/   |   evals compare run_01k… after/ --fail-on-worse"
 Run = Annotated[
@@ -34,7 +35,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two runs case by case: gains with intervals, p-values, and the cases that changed."""
+    from evals.report import compare as comparing
     from evals.report import compare_text as text
+    from evals.report import folder
 
     if not 0.5 <= confidence < 1:
         raise BadInput(f"confidence is {confidence:g}; it must be at least 0.5 and below 1")
@@ -57,6 +60,9 @@ def side_of(name: str) -> comparing.Side:
         BadInput: the path holds no run.
         NotFound: no run, or more than one, begins with *name*.
     """
+    from evals.report import compare as comparing
+    from evals.report import folder
+
     path = Path(name)
     if path.exists():
         kept = folder.read(path)

@@ -56,6 +56,9 @@ def main(
     rows: Annotated[int, typer.Option(min=50, help="Rows of the comparison.")] = 2000,
     only: Annotated[str, typer.Option(help=f"One of {', '.join(PARTS)}; all by default.")] = "",
     peers: Annotated[str, typer.Option(help="Comma-separated; `none` for none.")] = ",".join(PEERS),
+    promptfoo: Annotated[
+        str, typer.Option(help="Its program, such as node_modules/.bin/promptfoo; by default that on PATH.")
+    ] = "",
     as_json: terminal.Json = False,
 ) -> None:
     """Print every figure with its bound; exit code 1 when one is missed."""
@@ -68,7 +71,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="sluicegate-bench-") as name:
         folder = Path(name)
         if only in ("", "speed"):
-            figures["speed"] = speed(folder, rows, named)
+            figures["speed"] = speed(folder, rows, named, promptfoo)
         if only in ("", "replay"):
             figures["replay"] = replay(folder)
         if only in ("", "memory"):
@@ -81,7 +84,7 @@ def main(
     raise typer.Exit(1 if missed else 0)
 
 
-def speed(folder: Path, rows: int, peers: list[str]) -> Figures:
+def speed(folder: Path, rows: int, peers: list[str], promptfoo: str = "") -> Figures:
     """Exact match and one judge call a row, beside the same work by *peers*, each against its own mock."""
     ideal = rows * CALLS_A_ROW * LATENCY_MS / 1000 / CONCURRENCY
     own = make(folder / "speed", rows, _JUDGED)
@@ -93,6 +96,8 @@ def speed(folder: Path, rows: int, peers: list[str]) -> Figures:
         with mock(LATENCY_MS) as url:
             module = f"tests.bench.evals.peers.{peer}_run"
             command = [sys.executable, "-m", module, url, str(rows), str(CONCURRENCY)]
+            if peer == "promptfoo" and promptfoo:
+                command += ["--program", promptfoo]
             found.append(spend(peer, rows, command, ROOT, dict(os.environ)))
     ours = found[0]
     ratios = {one.name: one.cpu_seconds / one.rows / (ours.cpu_seconds / rows) for one in found[1:]}
