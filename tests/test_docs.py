@@ -81,6 +81,12 @@ def test_every_plug_in_group_is_documented() -> None:
     assert [group for group in groups if f"`{group}`" not in text] == []
 
 
+def test_exactly_the_metrics_there_are_are_documented() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == sorted(declared["sluicegate.metrics"])
+
+
 def test_every_path_of_the_registry_is_documented_with_its_verb_and_role() -> None:
     from fastapi import FastAPI
 
