@@ -43,15 +43,30 @@ def _cost_usd(_sample: Sample, output: Output, _k: int | None) -> float:
 
 
 def _completion_tokens(_sample: Sample, output: Output, _k: int | None) -> float:
+    _require_usage(output)
     return float(output.completion_tokens)
 
 
 def _prompt_tokens(_sample: Sample, output: Output, _k: int | None) -> float:
+    _require_usage(output)
     return float(output.prompt_tokens)
 
 
-def _operational(name: str, score: Score, digits: int = 0) -> Metric:
-    return Metric(name, ("chat",), (), high=math.inf, higher_is_better=False, digits=digits, score=score)
+def _output_tokens_per_s(_sample: Sample, output: Output, _k: int | None) -> float:
+    _require_usage(output)
+    if output.latency_ms <= 0:
+        raise ScoreFailed("no_latency")
+    return output.completion_tokens / output.latency_ms * 1000
+
+
+def _require_usage(output: Output) -> None:
+    """Raise ScoreFailed where no tokens were reported: no request has none at all."""
+    if not output.prompt_tokens + output.completion_tokens:
+        raise ScoreFailed("no_usage")
+
+
+def _operational(name: str, score: Score, digits: int = 0, *, more: bool = False) -> Metric:
+    return Metric(name, ("chat",), (), high=math.inf, higher_is_better=more, digits=digits, score=score)
 
 
 ttft_ms = _operational("ttft_ms", _ttft_ms)
@@ -59,6 +74,8 @@ ttft_ms = _operational("ttft_ms", _ttft_ms)
 cost_usd = _operational("cost_usd", _cost_usd, 6)
 """Dollars an answer cost, as the gateway says; no score where it knows no price."""
 completion_tokens = _operational("completion_tokens", _completion_tokens)
-"""Tokens of the answer, as the model reported."""
+"""Tokens of the answer, as the model reported; no score where it reported none."""
 prompt_tokens = _operational("prompt_tokens", _prompt_tokens)
-"""Tokens of the prompt, as the model reported."""
+"""Tokens of the prompt, as the model reported; no score where it reported none."""
+output_tokens_per_s = _operational("output_tokens_per_s", _output_tokens_per_s, 1, more=True)
+"""Tokens of the answer a second, over the whole time from sending the request to the last byte."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from evals.dataset import Sample
 from evals.delong import auc_estimate, auc_gain
@@ -19,6 +19,8 @@ from registry.errors import BadInput
 Item = tuple[bool, float]
 """Whether the row is of the positive class, and its probability."""
 _LEAST = 1e-15
+_ROUNDING = 1e-6
+"""How far single precision may carry a probability beyond 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class EceOptions:
 
     positive: str | None = None
     bins: int = 10
+    adaptive: bool = False
+    """Bins that hold equally many rows (equal probabilities stay together), not equally wide ones."""
 
     def __post_init__(self) -> None:
         """Refuse numbers of bins outside 2 to 100."""
@@ -47,7 +51,7 @@ def probability_of(output: Output, positive: str | None) -> tuple[str, float]:
     The positive class and its probability.
 
     Raises:
-        ScoreFailed: the model gave no probabilities, or does not know the class.
+        ScoreFailed: the model gave no probabilities, one outside 0 to 1, or does not know the class.
     """
     classes: Sequence[str] = output.meta.get("classes", ())
     if not output.probabilities:
@@ -57,7 +61,10 @@ def probability_of(output: Output, positive: str | None) -> tuple[str, float]:
     name = classes[-1] if positive is None else positive
     if name not in classes:
         raise ScoreFailed("unknown_class")
-    return name, output.probabilities[classes.index(name)]
+    value = output.probabilities[classes.index(name)]
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:  # nor NaN
+        raise ScoreFailed("bad_probability")
+    return name, min(max(value, 0.0), 1.0)
 
 
 def brier(options: Mapping[str, Any]) -> Metric:
@@ -152,14 +159,15 @@ def pr_auc(options: Mapping[str, Any]) -> Metric:
 
 def ece(options: Mapping[str, Any]) -> Metric:
     """
-    Expected calibration error in equally wide bins, in [0, 1], lower is better; interval by the bootstrap.
+    Expected calibration error, in [0, 1], lower is better; interval by the bootstrap.
 
-    Source: Naeini, Cooper and Hauskrecht 2015, AAAI, for the probability of one class.
+    Source: Naeini, Cooper and Hauskrecht 2015, AAAI, for the probability of one class; adaptive bins as in
+    Nixon et al. 2019, CVPR workshops, Measuring Calibration in Deep Learning.
     """
     chosen = parse.build(options, EceOptions, source="options of ece")
 
     def compute(items: Mapping[Item, int]) -> float:
-        return calibration_error(items, chosen.bins)
+        return calibration_error(items, chosen.bins, "equal_mass" if chosen.adaptive else "equal_width")
 
     return Metric(
         "ece",
@@ -208,20 +216,37 @@ def average_precision(items: Mapping[Item, int]) -> float:
     return total / positives
 
 
-def calibration_error(items: Mapping[Item, int], bins: int) -> float:
+def calibration_error(
+    items: Mapping[Item, int], bins: int, kind: Literal["equal_width", "equal_mass"] = "equal_width"
+) -> float:
     """
-    The mean distance between probability and frequency in *bins* equal bins of [0, 1], weighted by size.
+    The mean distance between probability and frequency in *bins* bins of [0, 1], weighted by size.
+
+    Args:
+        kind: bins of equal width, or of equally many rows as far as equal probabilities, which stay
+            together, allow: each goes where the middle one of its rows belongs.
 
     >>> round(calibration_error({(True, 0.8): 3, (False, 0.8): 1}, 10), 4)
     0.05
     """
+    place = _by_mass(items, bins) if kind == "equal_mass" else None
     sums: dict[int, list[float]] = {}
     for (truth, probability), times in items.items():
-        part = sums.setdefault(min(int(probability * bins), bins - 1), [0.0, 0.0])
+        bin_ = min(int(probability * bins), bins - 1) if place is None else place[probability]
+        part = sums.setdefault(bin_, [0.0, 0.0])
         part[0] += times * (probability - float(truth))
         part[1] += times
     total = sum(part[1] for part in sums.values())
     return sum(abs(part[0]) for part in sums.values()) / total if total else 0.0
+
+
+def _by_mass(items: Mapping[Item, int], bins: int) -> dict[float, int]:
+    total, below = sum(items.values()), 0
+    place: dict[float, int] = {}
+    for value, (good, bad) in sorted(_by_value(items).items()):
+        place[value] = (2 * below + good + bad) * bins // (2 * total) if total else 0
+        below += good + bad
+    return place
 
 
 def _by_value(items: Mapping[Item, int]) -> dict[float, tuple[int, int]]:

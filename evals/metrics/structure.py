@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from evals.dataset import Sample
+from evals.errors import ScoreFailed
 from evals.metrics.base import Metric
 from evals.systems.base import Output
 from registry import parse, plugins
@@ -17,8 +21,13 @@ from registry.errors import BadInput
 
 MOST_CHARACTERS = 20_000
 """Of an answer that a pattern looks at."""
-_NUMBER = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?\s*%?")
-_NESTED = re.compile(r"\([^()]*[+*][^()]*\)\s*[+*{]")
+MOST_SECONDS = 1.0
+"""That a pattern may take for one answer."""
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]])[-+])?"  # the hyphen of 3-4 and of COVID-19 is no sign
+    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)(?:[eE][-+]?\d+)?\s*%?"
+)
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*(,?)(\d*)\}|.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +42,79 @@ class RegexOptions:
         """Refuse what does not compile, and what may take forever."""
         try:
             re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise BadInput(f"pattern {self.pattern!r}: {error}") from error
-        if _NESTED.search(self.pattern):
+        if repeats_a_repetition(self.pattern):
             raise BadInput(
                 f"pattern {self.pattern!r} repeats a group that repeats, which can take forever; rewrite it "
                 "without one repetition inside another"
             )
 
 
+def repeats_a_repetition(pattern: str) -> bool:
+    r"""
+    Whether a group that holds an unbounded repetition is itself repeated without a bound.
+
+    Such patterns can take time exponential in the text. Some are harmless; those are refused as well.
+
+    >>> [repeats_a_repetition(p) for p in (r"((a+)b?)+", "(?:a{1,}){2,}", r"(\d+,)*")]
+    [True, True, True]
+    >>> [repeats_a_repetition(p) for p in (r"(a[+*]\+)+", "(yes|no)+", r"(?:\d+\.){3}\d+")]
+    [False, False, False]
+    """
+    grows = [False]  # whether what is open repeats something without a bound, outermost first
+    closed = False  # the same of the group that ended just now
+    for token in _TOKEN.finditer(pattern):
+        text, comma, most = token.group(0, 1, 2)
+        if text == ")" and len(grows) > 1:
+            closed = grows.pop()
+            grows[-1] |= closed
+            continue
+        if text == "(":
+            grows.append(False)
+        elif text in ("*", "+") or (comma and not most):
+            if closed:
+                return True
+            grows[-1] = True
+        closed = False
+    return False
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """
+    Stop what the main thread does after *seconds*: `re` lets signals in, while it holds all threads up.
+
+    Elsewhere, and where someone else uses the timer, nothing is stopped.
+
+    Raises:
+        ScoreFailed: `pattern_timeout`.
+    """
+    free = signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    if not free or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGALRM, _stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    raise ScoreFailed("pattern_timeout")
+
+
 def regex(options: Mapping[str, Any]) -> Metric:
-    """1 where the answer's first 20,000 characters match `pattern`, else 0."""
+    """1 where the answer's first 20,000 characters match `pattern`, else 0; no score after a second."""
     chosen = parse.build(options, RegexOptions, source="options of regex")
     pattern = re.compile(chosen.pattern, 0 if chosen.case_sensitive else re.IGNORECASE)
 
     def score(_sample: Sample, output: Output, _k: int | None) -> float:
-        return float(pattern.search(output.text[:MOST_CHARACTERS]) is not None)
+        with _at_most(MOST_SECONDS):
+            return float(pattern.search(output.text[:MOST_CHARACTERS]) is not None)
 
     return Metric("regex", ("chat",), (), score=score)
 
@@ -74,6 +140,8 @@ def last_number(text: str) -> float | None:
 
     >>> last_number("It rose from 3 to 1,250.5 euros"), last_number("about 12 %"), last_number("none")
     (1250.5, 0.12, None)
+    >>> last_number("-.5"), last_number("pages 3-4"), last_number("10-12 = -2")
+    (-0.5, 4.0, -2.0)
     """
     found = _NUMBER.findall(text.replace("\u2212", "-"))
     if not found:
@@ -107,31 +175,67 @@ def numeric(options: Mapping[str, Any]) -> Metric:
 class SchemaOptions:
     """Options of `json_schema`."""
 
-    schema: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any]
     """JSON Schema, draft 2020-12, without references to elsewhere."""
 
 
 def json_schema(options: Mapping[str, Any]) -> Metric:
     """1 where the answer is JSON (bare or in one fence) that fits `schema`, else 0; extra `evals`."""
     chosen = parse.build(options, SchemaOptions, source="options of json_schema")
-    try:
-        import jsonschema
-    except ModuleNotFoundError as error:
-        raise plugins.missing(error, "evals") from error
-    try:
-        jsonschema.Draft202012Validator.check_schema(dict(chosen.schema))
-    except jsonschema.SchemaError as error:
-        raise BadInput(f"schema is no JSON Schema: {error.message}") from error
-    validator = jsonschema.Draft202012Validator(dict(chosen.schema))
+    validator = _validator(dict(chosen.schema))
 
     def score(_sample: Sample, output: Output, _k: int | None) -> float:
         try:
             value = read_json(output.text)
         except ValueError:
             return 0.0
-        return float(validator.is_valid(value))
+        try:
+            return float(validator.is_valid(value))
+        except RecursionError as error:
+            raise ScoreFailed("too_deep") from error
 
     return Metric("json_schema", ("chat",), (), score=score)
+
+
+def _validator(schema: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Nothing is fetched. Raises BadInput where *schema* is none, or refers to elsewhere or to itself."""
+    try:
+        import jsonschema
+        import referencing
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
+    except ModuleNotFoundError as error:
+        raise plugins.missing(error, "evals") from error
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+        root = DRAFT202012.create_resource(schema)
+        registry = referencing.Registry()
+        _check_references(schema, registry.resolver_with_root(root), DRAFT202012.create_resource)
+        validator = jsonschema.Draft202012Validator(schema, registry=registry)
+        probes: tuple[Any, ...] = (None, True, 0, "", [], {})
+        for value in probes:
+            validator.is_valid(value)
+    except jsonschema.SchemaError as error:
+        raise BadInput(f"schema is no JSON Schema: {error.message}") from error
+    except Unresolvable as error:
+        raise BadInput(
+            f"schema refers to {error.ref!r}, which it does not hold; put it under $defs"
+        ) from error
+    except RecursionError as error:
+        raise BadInput("schema refers to itself without end, or is nested too deeply") from error
+    return validator
+
+
+def _check_references(node: Any, resolver: Any, resource: Any) -> None:  # noqa: ANN401
+    """Look up every reference below *node*. Raises Unresolvable."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$id"), str):
+            resolver = resolver.in_subresource(resource(node))
+        for key in ("$ref", "$dynamicRef"):
+            if isinstance(node.get(key), str):
+                resolver.lookup(node[key])
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _check_references(child, resolver, resource)
 
 
 def read_json(text: str) -> Any:  # noqa: ANN401

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from evals.dataset import Sample
 from evals.metrics.base import Metric
 from evals.systems.base import Output
+from registry import parse
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -59,7 +62,12 @@ def holds_answer(answer: str, accepted: Sequence[str]) -> bool:
 
 
 def is_answer(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether *answer* has exactly the words of an accepted answer. Source: SQuAD's exact match."""
+    """
+    Whether *answer* has exactly the words of an accepted answer. Source: SQuAD's exact match.
+
+    Punctuation and articles do not count: 1.5 is 15, -5 is 5, and no text is A. Where they matter,
+    use `equals`, `numeric` or `choice`.
+    """
     return any(words(answer) == words(gold) for gold in accepted)
 
 
@@ -73,6 +81,29 @@ def _contains(sample: Sample, output: Output, _k: int | None) -> float:
 
 def _exact(sample: Sample, output: Output, _k: int | None) -> float:
     return float(is_answer(output.text, sample.answers))
+
+
+@dataclass(frozen=True, slots=True)
+class EqualsOptions:
+    """Options of `equals`."""
+
+    case_sensitive: bool = True
+    strip: bool = True
+    """Whether white space around the text does not count."""
+
+
+def equals(options: Mapping[str, Any]) -> Metric:
+    """1 where the text is an accepted answer, character for character, else 0."""
+    chosen = parse.build(options, EqualsOptions, source="options of equals")
+
+    def plain(text: str) -> str:
+        text = text.strip() if chosen.strip else text
+        return text if chosen.case_sensitive else text.casefold()
+
+    def score(sample: Sample, output: Output, _k: int | None) -> float:
+        return float(plain(output.text) in map(plain, sample.answers))
+
+    return Metric("equals", ("chat",), ("answers",), score=score)
 
 
 token_f1 = Metric("token_f1", ("chat",), ("answers",), score=_token_f1)
