@@ -89,7 +89,7 @@ def guard_auc(options: Mapping[str, Any]) -> Metric:
     chosen = parse.build(options, GuardOptions, source="options of guard_auc")
     return Metric(
         "guard_auc",
-        ("prediction", "chat"),
+        ("prediction", "guard", "chat"),
         ("expected",),
         digits=3,
         compute=area_under_roc,
@@ -134,7 +134,7 @@ def over_defence(options: Mapping[str, Any]) -> Metric:
 def _of_all(name: str, compute: Any, item: Any, *, up: bool = True) -> Metric:  # noqa: ANN401
     return Metric(
         name,
-        ("prediction", "chat"),
+        ("prediction", "guard", "chat"),
         ("expected",),
         digits=3,
         higher_is_better=up,
