@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evals.cases import Marked
 from evals.checks import Check
 from evals.dataset import Sample
-from evals.inference import holm, p_short
+from evals.inference import clustered_short, holm, p_short
 from evals.marks import Marks
 from evals.metrics.base import Metric
-from evals.score import compare
+from evals.score import Inference, compare
 from evals.stats import MIN_SAMPLES, Estimate
 from evals.suite import EvalSuite
 
@@ -38,10 +39,12 @@ def slices_of(suite: EvalSuite, samples: Sequence[Sample], marked: Sequence[Mark
 
     A slice is worse where its one-sided p-value, adjusted by Holm over all slices and checks, is at most
     (1 - confidence) / 2: the chance to blame any slice of a release that meets its checks everywhere is at
-    most that.
+    most that. Samples that a judge left without a score count as the best there is; within clusters the
+    errors add up, and slices of fewer than 10 clusters blame nobody.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6(2), 65-70.
     """
+    clusters = [str(sample.get(suite.cluster)) for sample in samples] if suite.cluster else None
     found: list[tuple[Slice, float]] = []
     levels: list[float] = []
     for check, metric, own, theirs in marked:
@@ -49,7 +52,8 @@ def slices_of(suite: EvalSuite, samples: Sequence[Sample], marked: Sequence[Mark
             continue
         for key in suite.slices:
             for value, places in _parts(key, samples[: len(own.values)]).items():
-                part = _part(check, metric, own, theirs, places)
+                within = [clusters[at] for at in places] if clusters else None
+                part = _part(check, metric, _only(own, places), theirs and _only(theirs, places), within)
                 if part is not None:
                     estimate, gain, p = part
                     one = Slice(check.title, key, value, estimate.n, estimate, gain, None, is_worse=False)
@@ -77,27 +81,26 @@ def _parts(key: str, samples: Sequence[Sample]) -> dict[str, list[int]]:
 
 
 def _part(
-    check: Check, metric: Metric, own: Marks, theirs: Marks | None, places: Sequence[int]
+    check: Check, metric: Metric, own: Marks, theirs: Marks | None, clusters: Sequence[str] | None
 ) -> tuple[Estimate, Estimate | None, float] | None:
     """What a slice's scores say, and the p-value that it falls short by chance; None for too few."""
-    mine, others = _only(own, places), _only(theirs, places) if theirs is not None else None
-    measured = compare(check, metric, mine, others)
+    measured = compare(check, metric, own, theirs, Inference(clusters))
     if measured.estimate.n < MIN_SAMPLES:
         return None
-    kept = [
-        at for at in range(len(mine.values))
-        if mine.values[at] == mine.values[at] and (others is None or others.values[at] == others.values[at])
-    ]  # fmt: skip
     sign = 1 if metric.higher_is_better else -1
-    values = [sign * mine.values[at] for at in kept]
-    if others is not None:
-        gains = [sign * (mine.values[at] - others.values[at]) for at in kept]
-        p = p_short(gains, check.gain, metric.low - metric.high, metric.high - metric.low)
-    else:
-        threshold = check.at_least if check.at_least is not None else check.at_most
-        low, high = (metric.low, metric.high) if sign > 0 else (-metric.high, -metric.low)
-        p = p_short(values, sign * (threshold or 0.0), low, high)
+    low, high = (metric.low, metric.high) if sign > 0 else (-metric.high, -metric.low)
+    values, wanted = [sign * value for value in own.values], sign * _threshold(check)
+    if theirs is not None:
+        values = [sign * (a - b) for a, b in zip(own.values, theirs.values, strict=True)]
+        low, high, wanted = low - high, high - low, check.gain
+    best = high if math.isfinite(high) else wanted
+    seen = [best if math.isnan(value) else value for value in values]
+    p = clustered_short(seen, clusters, wanted, low, high) if clusters else p_short(seen, wanted, low, high)
     return measured.estimate, measured.gain, p
+
+
+def _threshold(check: Check) -> float:
+    return (check.at_least if check.at_least is not None else check.at_most) or 0.0
 
 
 def _only(marks: Marks, places: Sequence[int]) -> Marks:

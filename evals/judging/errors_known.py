@@ -37,7 +37,8 @@ def corrected(found: Estimate, errors: JudgeErrors, level: float = 0.95) -> Esti
         p = (q + specificity - 1) / (sensitivity + specificity - 1)
 
     The interval adds what the judge's two rates may be off by: each rate is counted as if one more hit and
-    one more miss had been seen. The whole range where the judge is too near a coin.
+    one more miss had been seen. Where all of it lies beyond 0 or 1 the judge contradicts its calibration, and
+    the interval reaches back over what the judge itself counted. The whole range where it is too near a coin.
 
     Source: Rogan and Gladen 1978, American Journal of Epidemiology 107(1), 71-76; Lang and Reiczigel 2014,
     Preventive Veterinary Medicine 113(1), 13-22, for the interval.
@@ -63,7 +64,7 @@ def corrected(found: Estimate, errors: JudgeErrors, level: float = 0.95) -> Esti
     centre = p
     half = z * spread / j
     value = (found.value + errors.specificity - 1) / errors.youden
-    interval = Interval(centre - half, centre + half).clipped(0.0, 1.0)
+    interval = _within(centre - half, centre + half, 0.0, found.interval)
     return Estimate(min(max(value, 0.0), 1.0), interval, found.n, f"Rogan-Gladen of {found.method}")
 
 
@@ -89,13 +90,19 @@ def corrected_gain(found: Estimate, errors: JudgeErrors, level: float = 0.95) ->
     of_judge = (found.value / j) ** 2 * (se * (1 - se) / m + sp * (1 - sp) / k)
     value = found.value / errors.youden
 
-    def end(edge: float) -> float:
+    def reach(edge: float) -> float:
         own = ((edge - found.value) / z) ** 2
-        return math.copysign(z * math.sqrt(own + of_judge) / j, edge - found.value)
+        return z * math.sqrt(own + of_judge) / j
 
-    low, high = value + end(found.interval.low), value + end(found.interval.high)
-    interval = Interval(low, high).clipped(-1.0, 1.0)
+    low, high = value - reach(found.interval.low), value + reach(found.interval.high)
+    interval = _within(low, high, -1.0, found.interval)
     return Estimate(min(max(value, -1.0), 1.0), interval, found.n, f"Rogan-Gladen of {found.method}")
+
+
+def _within(low: float, high: float, least: float, own: Interval) -> Interval:
+    """From *low* to *high* within [*least*, 1], never a point: beyond it, the judge's *own* too."""
+    clipped = Interval(low, high).clipped(least, 1.0)
+    return clipped if low < 1.0 and high > least else clipped.hull(own)
 
 
 def _with_two(rate: float, n: int) -> tuple[float, float]:

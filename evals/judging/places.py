@@ -74,6 +74,10 @@ def place_of(model: str, environ: Mapping[str, str], url: str | None = None, key
 
 def _checked(url: str, model: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    if parts.username or parts.password:
+        raise JudgeUnavailable(
+            f"judge {model}: the address of its server holds credentials; put the key in {KEY_VARIABLE}"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise JudgeUnavailable(f"judge {model}: {url!r} is no address such as http://127.0.0.1:8000/v1")
     return url.rstrip("/")

@@ -60,14 +60,21 @@ def standing(
 
 def family(model: str) -> str:
     """
-    What models of one maker share: the first word of their name.
+    What models of one maker share: the first word of their name, behind the names of region and maker.
+
+    OpenAI's o-series counts as gpt, a model tuned from another as that other.
 
     >>> [family(name) for name in ("openai/gpt-4o-mini", "ollama/llama3.2:3b", "vllm/meta-llama/Llama-3-8B")]
     ['gpt', 'llama', 'llama']
+    >>> [family(name) for name in ("bedrock/us.anthropic.claude-4-v1:0", "openai/o3", "openai/ft:gpt-4o::1")]
+    ['claude', 'gpt', 'gpt']
     """
-    name = model.rpartition("/")[2].lower()
+    name = model.rpartition("/")[2].lower().removeprefix("ft:")
+    while (behind := re.fullmatch(r"[a-z]+[.](?=[a-z])(.+)|meta-(?=llama)(.+)", name)) is not None:
+        name = behind[1] or behind[2]
     found = re.match(r"[a-z]+", name)
-    return found[0] if found else name
+    first = found[0] if found else name
+    return "gpt" if first == "chatgpt" or re.match(r"o\d", name) else first
 
 
 def _first_reason(record: Mapping[str, Any]) -> str:

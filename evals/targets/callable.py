@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from evals.systems.base import Output
 from registry.errors import BadInput
 from registry.ids import digest, digest_bytes
 
+_ANSWERS = frozenset(field.name for field in fields(Output)) - {"latency_ms"}
+
 
 @dataclass(frozen=True, slots=True)
 class CallableTarget:
@@ -34,7 +36,7 @@ class CallableTarget:
 
     function: Callable[[Mapping[str, Any]], Any]
     identity: str
-    """Digest of the source file it stands in."""
+    """Digest of its name and of the file it stands in."""
     labels: bool
     """Whether bare text is a label rather than an answer."""
     timeout_s: float
@@ -59,6 +61,8 @@ class CallableTarget:
             return Failure("timeout")
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is its answer
             return Failure(f"raised_{type(error).__name__}")
+        if isinstance(said, Failure):
+            return said
         latency_ms = (time.perf_counter() - begun) * 1000
         try:
             return [_output(said, latency_ms, labels=self.labels)]
@@ -66,10 +70,14 @@ class CallableTarget:
             return Failure("bad_answer")
 
     async def _call(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        if inspect.iscoroutinefunction(self.function):
-            return await self.function(row)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, self.function, row)
+        try:
+            if inspect.iscoroutinefunction(self.function):
+                return await self.function(row)
+            loop = asyncio.get_running_loop()
+            said = await loop.run_in_executor(self.threads, self.function, row)
+            return await said if inspect.isawaitable(said) else said
+        except SystemExit:  # it must not end the run with an exit code of its own
+            return Failure("raised_SystemExit")
 
 
 def load(reference: str, *, labels: bool, timeout_s: float, threads: ThreadPoolExecutor) -> CallableTarget:
@@ -77,7 +85,7 @@ def load(reference: str, *, labels: bool, timeout_s: float, threads: ThreadPoolE
     The function that *reference*, `module:function`, names; modules of the working directory count.
 
     Raises:
-        TargetUnavailable: no such module or function.
+        TargetUnavailable: no such module or function, or the module fails as it is imported.
     """
     name, _, attribute = reference.partition(":")
     if not name or not attribute:
@@ -88,11 +96,11 @@ def load(reference: str, *, labels: bool, timeout_s: float, threads: ThreadPoolE
     try:
         module = importlib.import_module(name)
         function = getattr(module, attribute)
-    except (ImportError, AttributeError) as error:
-        raise TargetUnavailable(f"python:{reference}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module does
+        raise TargetUnavailable(f"python:{reference}: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise TargetUnavailable(f"python:{reference}: {attribute} is not a function")
-    source = inspect.getsourcefile(module)
+    source = getattr(module, "__file__", None)
     code = digest_bytes(Path(source).read_bytes()) if source else ""
     return CallableTarget(function, digest({"python": reference, "code": code}), labels, timeout_s, threads)
 
@@ -112,8 +120,8 @@ def _output(said: Any, latency_ms: float, *, labels: bool) -> Output:  # noqa: A
         return Output(latency_ms, label=said) if labels else Output(latency_ms, text=said)
     if isinstance(said, Output):
         return said
-    if not isinstance(said, Mapping):
-        raise BadInput("neither text nor a mapping")
+    if not isinstance(said, Mapping) or not _ANSWERS & set(said):
+        raise BadInput("neither text nor a mapping of an Output's fields")
     try:
         return msgspec.convert({"latency_ms": latency_ms, **said}, Output)
     except msgspec.ValidationError as error:

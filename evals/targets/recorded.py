@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from registry.ids import digest_bytes
 
 _MAX_BYTES = 512_000_000
 _ABOUT = ("id", "role", "system", "epoch", "scores", "reasons", "query", "answers", "error", "output")
+_ANSWERS = frozenset(field.name for field in fields_of(Output)) - {"latency_ms"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def load(path: Path, system: str, *, role: str = "candidate") -> RecordedTarget:
     Of an earlier run those of *role* through *system* count; else its candidate's.
 
     Raises:
-        TargetUnavailable: no such file, or a malformed row; names the line.
+        TargetUnavailable: no such file, a malformed row, or two of one id and epoch; names the line.
     """
     try:
         data = path.read_bytes()
@@ -73,6 +75,8 @@ def load(path: Path, system: str, *, role: str = "candidate") -> RecordedTarget:
         if row.get("system", system) != system:
             continue
         place = found if row.get("role", role) == role else others
+        if key in place:
+            raise TargetUnavailable(f"{where}: {key[0]!r} was recorded before, of the same epoch")
         place[key] = _output(row, where)
     chosen = found or others
     if not chosen:
@@ -84,6 +88,8 @@ def _output(row: Mapping[str, Any], where: str) -> Output | Failure:
     if row.get("error"):
         return Failure(str(row["error"]))
     fields = row.get("output") or {key: value for key, value in row.items() if key not in _ABOUT}
+    if not isinstance(fields, Mapping) or not _ANSWERS & set(fields):
+        raise TargetUnavailable(f"{where}: not an output: it has none of {', '.join(sorted(_ANSWERS))}")
     try:
         return msgspec.convert({"latency_ms": 0.0, **fields}, Output)
     except (msgspec.ValidationError, TypeError) as error:

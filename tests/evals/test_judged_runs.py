@@ -100,7 +100,8 @@ def test_a_calibrated_judge_decides_and_evidence_names_it(
         (RUBRIC, {"kappa": 0.39}, "kappa 0.39"),
         (RUBRIC, {"kappa_low": -0.01}, "at least -0.01"),
         (RUBRIC, {"metric": "safety"}, "calibrated with safety, not with judge"),
-        (replace(RUBRIC, model="bedrock/anthropic.claude-4"), {}, None),
+        (replace(RUBRIC, model="bedrock/us.amazon.nova-pro-v1:0"), {}, None),
+        (replace(RUBRIC, model="bedrock/anthropic.claude-4"), {}, "family of anthropic/claude-5"),
         (replace(RUBRIC, model="openai/claude-4"), {}, "family of anthropic/claude-5"),
     ],
 )
