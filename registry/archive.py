@@ -19,9 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry import bundle, evidence, parse, signing, versions
 from registry.bundle import MANIFEST, MOST_BYTES, Bar, Bundle, silent
@@ -41,6 +39,9 @@ from registry.errors import BadInput, EvidenceTampered, PlatformError, VersionTa
 from registry.evidence import Claim
 from registry.ids import PREFIX, canonical, digest_bytes
 from registry.refs import check_name
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT = "sluicegate-release/1"
 _SHAPES: dict[str, type] = {

@@ -18,8 +18,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 
 from registry import audit, tables
@@ -49,6 +47,8 @@ def seal(connection: Connection, name: str, content: Mapping[str, Any], *, now: 
         name: what the person is known by: a pseudonym of at most 64 characters. Its key is made at the first
             use, in the caller's write transaction.
     """
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     row = connection.execute(select(_SUBJECTS).where(_SUBJECTS.c.name == name)).mappings().one_or_none()
     if row is None:
         made: dict[str, Any] = {
@@ -73,6 +73,9 @@ def unseal(connection: Connection, subject: str, sealed: str) -> dict[str, Any] 
     Raises:
         AuditTampered: it is not what was sealed.
     """
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     key = connection.execute(select(_SUBJECTS.c.key).where(_SUBJECTS.c.subject == subject)).scalar()
     if key is None:
         return None

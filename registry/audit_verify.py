@@ -12,10 +12,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, func, select
 
 from registry import anchor, audit, audit_export, audit_keep, evidence, history, protected, tables, versions
@@ -24,6 +23,9 @@ from registry.clock import to_text
 from registry.errors import AuditTampered, PlatformError
 from registry.ids import digest
 from registry.signing import key_id, read_public_key
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MOST_PROBLEMS = 1000
 """More are counted and not named."""

@@ -15,10 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from registry import audit, tables
@@ -26,7 +24,10 @@ from registry.clock import from_text, to_text
 from registry.entities import Verdict, Version
 from registry.errors import BadInput, EvidenceTampered, EvidenceUntrusted, NotFound
 from registry.ids import PREFIX, canonical, digest, is_digest
-from registry.signing import Signer, key_id, pem, read_public_key
+from registry.signing import Signer, key_id, pem, read_public_key, verifies
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -232,10 +233,8 @@ def check_signature(payload: bytes, signature: Mapping[str, str], public_key: by
         EvidenceTampered: it does not fit.
     """
     key = read_public_key(public_key, f"key {signature['keyid']}")
-    try:
-        key.verify(_decode(signature["sig"]), _pae(payload))
-    except InvalidSignature as error:
-        raise EvidenceTampered from error
+    if not verifies(key, _pae(payload), _decode(signature["sig"])):
+        raise EvidenceTampered
 
 
 def open_envelope(envelope: Mapping[str, Any]) -> tuple[bytes, list[Mapping[str, str]]]:

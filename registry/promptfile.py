@@ -23,7 +23,6 @@ from registry.errors import BadInput
 from registry.ids import is_digest
 from registry.refs import check_name, parse_ref
 from registry.schemas import check_schema, check_tools
-from registry.templates import check_syntax
 
 MAX_BYTES = 1_000_000
 """Bytes of one prompt file."""
@@ -118,6 +117,8 @@ def check_content(content: PromptContent) -> None:
     Raises:
         BadInput: names what is wrong.
     """
+    from registry.templates import check_syntax
+
     if content.kind == "text" and content.messages[0].role != "user":
         raise BadInput(f"a prompt of kind text has the role user, not {content.messages[0].role}")
     for name, ref in (content.partials or {}).items():

@@ -1,4 +1,8 @@
-"""PromptVersions: pushed with every partial pinned, and pulled back as the file they were pushed from."""
+"""
+PromptVersions: pushed with every partial pinned, and pulled back as the file they were pushed from.
+
+Templates are imported where they are compiled: Jinja takes longer to import than most commands to run.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,6 @@ from registry.errors import BadInput, NotFound
 from registry.ids import digest, digest_bytes, is_digest
 from registry.promptfile import check_content, parse_file, read_file, with_partials, write_file
 from registry.refs import Ref, check_name, parse_ref
-from registry.templates import MAX_DEPTH, compile_prompt, pin_includes
 
 __all__ = [
     "File", "check_for_release", "content_of", "file_of", "get", "log", "names", "ordered", "parse_file",
@@ -87,6 +90,8 @@ def push(
         BadInput: its tools or its response schema are malformed, or a partial is no prompt of kind text.
         NotFound: a partial is not in the registry.
     """
+    from registry.templates import compile_prompt
+
     check_content(content)
     pinned = pin(connection, content)
     compile_prompt(pinned, partials_of(connection, pinned))
@@ -148,6 +153,8 @@ def partials_of(connection: Connection, content: PromptContent) -> dict[str, str
         VersionTampered: the stored content of one no longer has its digest.
         BadInput: they include each other more than 16 deep.
     """
+    from registry.templates import MAX_DEPTH, pin_includes
+
     texts: dict[str, str] = {}
     level = set((content.partials or {}).values())
     for _depth in range(MAX_DEPTH + 1):
@@ -182,6 +189,8 @@ def render(connection: Connection, ref: Ref, values: Mapping[str, Any]) -> dict[
         NotFound: no such prompt.
         BadTemplate: a missing, extra or wrongly typed variable, or a template that costs too much.
     """
+    from registry.templates import compile_prompt
+
     version, content = get(connection, ref)
     messages = compile_prompt(content, partials_of(connection, content))(values)
     answer = {"name": version.name, "number": version.number, "digest": version.digest, "messages": messages}

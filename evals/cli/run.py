@@ -122,7 +122,8 @@ def run_suite(  # noqa: PLR0913 - each is an option of the command
             show(planned, lambda: estimate.render(planned), as_json=as_json)
             return
         purse = estimate.purse(workspace, max_cost)
-        with _rare_collection(), _room() as folder, _scorer(executor, workers) as scorer:
+        gc.freeze()  # what lives on is not looked at again and again
+        with _room() as folder, _scorer(executor, workers) as scorer:
             effort = Effort(
                 limit, epochs, stop_early, scorer, folder / "lines.jsonl" if output or html else None
             )
@@ -181,19 +182,6 @@ def _write(files: Files, report: dict[str, Any], lines: Path | None, filed: Any)
 
         log_run(report, files.mlflow, report["suite"]["name"])
     annotations.tell(report, os.environ)
-
-
-@contextmanager
-def _rare_collection() -> Iterator[None]:
-    """A run makes many small things and no cycles: what lives on is not looked at again and again."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 @contextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any
 
 from registry import evaluations, evidence, releases
 from registry.clock import to_text, utc_now
@@ -14,6 +12,9 @@ from registry.errors import BadInput, NotFound
 from registry.refs import check_name, parse_ref
 from registry.signing import FileSigner, key_id
 from registry.verbs.session import Session
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def listing(session: Session, name: str) -> dict[str, Any]:
