@@ -6,6 +6,7 @@ from typing import Any
 
 from evals import dataset as data
 from evals.cost import ASSUMED_COMPLETION_TOKENS, CHARACTERS_A_TOKEN, Purse, cost_pico, price_of
+from evals.judging.panel import members_of
 from evals.plan import make_plan
 from evals.subjects import Subjects
 from evals.suite import EvalSuite, metrics_of, samples_of
@@ -70,7 +71,10 @@ def estimate(
                 _, content = judges.get(connection, parse_ref(str(suite.judge_of(check))))
             asked = len(samples_of(check, job.samples)) * times * metric.calls
             read = size + _RUBRIC_CHARACTERS + _ANSWER_CHARACTERS
-            rows.append(_row(f"judge for {role}", check.title, content.model, asked, read, known))
+            rows += [
+                _row(f"judge for {role}", check.title, member, asked, read, known)
+                for member in members_of(content)
+            ]
     return {
         "ok": True,
         "suite": suite.name,

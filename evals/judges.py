@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from evals.judging.errors_known import JudgeErrors, corrected, corrected_gain
+from evals.judging.panel import how_of, members_of
 from evals.judging.standing import standing
 from evals.metrics.base import Metric
 from evals.session import Judge
@@ -67,11 +68,13 @@ def corrections_of(judge: Judge | None, metric: str) -> tuple[Correction | None,
     """
     What a calibrated judge's known errors make of an estimate, and of a gain.
 
-    Only of judges whose scale is binary, and of the metric they were calibrated with: their sensitivity and
-    specificity are known. Others' scores stay as they are.
+    Only of judges whose scale is binary, no means of panels, and of the metric they were calibrated with:
+    their sensitivity and specificity are known. Others' scores stay as they are.
     """
     record = (judge.content.calibration if judge is not None and judge.deciding else None) or {}
     if judge is None or judge.content.parameters.get("scale", "binary") != "binary":
+        return None, None
+    if len(members_of(judge.content)) > 1 and how_of(judge.content) == "mean":
         return None, None
     if record.get("metric", metric) != metric or metric != "judge":
         return None, None

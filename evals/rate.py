@@ -15,12 +15,13 @@ from evals.dataset import Sample
 from evals.errors import ScoreFailed
 from evals.executors.base import Executor, Scorer
 from evals.judging.base import Bench
+from evals.judging.panel import Panel, rated
 from evals.marks import Marks
 from evals.metrics.base import Metric
 from evals.passing import value_of
 from evals.systems.base import Output
 
-Benches = Callable[[Check, int], Bench]
+Benches = Callable[[Check, int], Bench | Panel]
 """The judge of a check in a repetition."""
 _REASON_CHARACTERS = 500
 
@@ -163,7 +164,7 @@ async def _judge(
                 return
             output = replace(output, meta={**output.meta, "rival": asdict(theirs)})
         try:
-            scored = await metric.rate(samples[at], output, rating.benches(check, epoch))
+            scored = await rated(metric.rate, samples[at], output, rating.benches(check, epoch))
         except ScoreFailed as error:
             row.failed[check.title] = error.kind
             return

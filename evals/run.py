@@ -209,8 +209,8 @@ def evaluate(
         started=started,
         finished=clock(),
         judges=tuple(
-            JudgeUse(name, state.judges[name], desk.counts.calls, desk.counts.cached, desk.counts.failures)
-            for name, desk in session.desks.items()
+            JudgeUse(name, state.judges[name], counts.calls, counts.cached, counts.failures)
+            for name, counts in ((name, seats.counts) for name, seats in session.seats.items())
         ),
         slices=found,
         critical_cases=sum(1 for at in state.critical if at < state.done),

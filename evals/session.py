@@ -15,8 +15,8 @@ from evals.client import Client, Patience
 from evals.cost import Purse
 from evals.errors import KeyMissing
 from evals.judging.base import Bench
-from evals.judging.bench import Desk
-from evals.judging.places import place_of
+from evals.judging.panel import Panel
+from evals.judging.seats import Seats, Servers, open_judge
 from evals.plan import Job, Plan
 from evals.suite import EvalSuite
 from evals.targets import callable as callables
@@ -63,7 +63,7 @@ class Session:
 
     targets: dict[tuple[str, str], Target] = field(default_factory=dict)
     """By (role, system)."""
-    desks: dict[str, Desk] = field(default_factory=dict)
+    seats: dict[str, Seats] = field(default_factory=dict)
     """By judge."""
     client: Client | None = None
     upstreams: list[Upstream] = field(default_factory=list)
@@ -72,11 +72,12 @@ class Session:
     def retried(self) -> int:
         """Requests that had to be repeated."""
         own = self.client.retried if self.client else 0
-        return own + sum(upstream.retried for upstream in self.upstreams)
+        judges = sum(seats.retried for seats in self.seats.values())
+        return own + judges + sum(upstream.retried for upstream in self.upstreams)
 
-    def bench(self, suite: EvalSuite, check: Check, epoch: int) -> Bench:
+    def bench(self, suite: EvalSuite, check: Check, epoch: int) -> Bench | Panel:
         """The judge of *check* in repetition *epoch*."""
-        return self.desks[str(suite.judge_of(check))].bench(epoch)
+        return self.seats[str(suite.judge_of(check))].bench(epoch)
 
 
 @asynccontextmanager
@@ -102,19 +103,16 @@ async def open_session(
             session.client = await stack.enter_async_context(client)
         for place, job in plan.jobs.items():
             session.targets[place] = await _target(job, session, asking, stack)
+        servers = Servers(
+            os.environ,
+            asking.judge_concurrency or asking.concurrency,
+            asking.patience,
+            asking.judge_url,
+            asking.judge_key,
+        )
         for name, judge in judges.items():
-            url, key, model = place_of(judge.content.model, os.environ, asking.judge_url, asking.judge_key)
-            upstream = await stack.enter_async_context(
-                Upstream(
-                    url,
-                    key,
-                    concurrency=asking.judge_concurrency or asking.concurrency,
-                    patience=asking.patience,
-                )
-            )
-            session.upstreams.append(upstream)
-            embedder = str(judge.content.parameters.get("embedder", ""))
-            session.desks[name] = Desk(judge.content, model, upstream, cache, purse, embedder)
+            opening = open_judge(judge.content, servers, cache, purse)
+            session.seats[name] = await stack.enter_async_context(opening)
         yield session
 
 

@@ -6,13 +6,16 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 from evals.agreement.labelled import Labelled, Scale
 from evals.errors import ScoreFailed
 from evals.judging.base import Bench
+from evals.judging.panel import Panel, rated
 from evals.metrics.base import Metric
 from evals.metrics.pairwise import compare
+from evals.systems.base import Output
 from registry.errors import BadInput
 
 MOST_REPEATS = 10
@@ -36,7 +39,7 @@ async def ask(
     rows: Sequence[Labelled],
     scale: Scale,
     metric: Metric,
-    bench_of: Callable[[int], Bench],
+    bench_of: Callable[[int], Bench | Panel],
     *,
     repeats: int = 1,
     threshold: float = 0.5,
@@ -67,11 +70,9 @@ async def ask(
         row, bench = rows[at], bench_of(epoch)
         try:
             if row.rival is not None:
-                choice = await compare(bench, row.sample, row.output, row.rival)
-                verdict = next(name for name, worth in WORTH.items() if worth == choice.value)
-                rating = Rating(verdict, orders=choice.verdicts)
+                rating = await _choice(row, row.rival, bench)
             else:
-                scored = await rate(row.sample, row.output, bench)
+                scored = await rated(rate, row.sample, row.output, bench)
                 rating = _rating(scored.value, scored.details, scale, metric, threshold)
         except ScoreFailed as error:
             rating = Rating(None, error.kind)
@@ -80,6 +81,23 @@ async def ask(
 
     await _all([(at, epoch) for epoch in range(repeats) for at in range(len(rows))], one, concurrency)
     return found
+
+
+async def _choice(row: Labelled, rival: Output, judge: Bench | Panel) -> Rating:
+    """Which of two answers is better; of a panel the median choice, in each order too."""
+    members = judge.members if isinstance(judge, Panel) else (judge,)
+    if isinstance(judge, Panel) and judge.how == "mean":
+        message = "a panel that combines by mean has no choice between two answers; set combine: majority"
+        raise BadInput(message)
+    found = [await compare(bench, row.sample, row.output, rival) for bench in members]
+    orders = tuple(_middle([WORTH[one.verdicts[at]] for one in found]) for at in (0, 1))
+    return Rating(_middle([one.value for one in found]), orders=(orders[0], orders[1]))
+
+
+def _middle(values: Sequence[float]) -> str:
+    """The choice in the middle of an odd number of choices' worth."""
+    middle = median_low(values)
+    return next(name for name, worth in WORTH.items() if worth == middle)
 
 
 async def _all(

@@ -158,23 +158,20 @@ async def _ask(
     from evals.agreement.asking import ask
     from evals.cache import CACHE_FOLDER, open_cache
     from evals.client import Patience
-    from evals.judging.bench import Desk
-    from evals.judging.places import place_of
-    from evals.upstream import Upstream
+    from evals.judging.seats import Servers, open_judge
 
-    url, key, model = place_of(content.model, os.environ, *server)
     chosen = settings.evals_settings()
     most = concurrency or chosen.judge_concurrency or chosen.concurrency
     patience = Patience(chosen.timeout_s, chosen.retries, chosen.ready_timeout_s)
     kept = open_cache(workspace.settings.home / CACHE_FOLDER) if use_cache else nullcontext()
-    async with Upstream(url, key, concurrency=most, patience=patience) as upstream:
-        with kept as cache, progress("ratings", len(rows) * repeats) as done:
-            desk = Desk(content, model, upstream, cache, spent, str(content.parameters.get("embedder", "")))
+    servers = Servers(os.environ, most, patience, *server)
+    with kept as cache, progress("ratings", len(rows) * repeats) as done:
+        async with open_judge(content, servers, cache, spent) as seats:
             return await ask(
                 rows,
                 scale,
                 metric,
-                desk.bench,
+                seats.bench,
                 repeats=repeats,
                 threshold=threshold,
                 concurrency=most,

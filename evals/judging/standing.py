@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from evals.judging.panel import members_of
 from registry.entities import JudgeContent
 from registry.judges import subject_of, uncalibrated
 
@@ -53,8 +54,9 @@ def standing(
         return Standing(
             False, f"it agreed with people by kappa {kappa:.2f}, at least {low:.2f}; {min_kappa:g} is asked"
         )
-    if candidate_model is not None and family(candidate_model) == family(content.model):
-        return Standing(False, f"{content.model} is of the family of {candidate_model}, which it judges")
+    for member in members_of(content) if candidate_model is not None else ():
+        if family(str(candidate_model)) == family(member):
+            return Standing(False, f"{member} is of the family of {candidate_model}, which it judges")
     return Standing(True)
 
 

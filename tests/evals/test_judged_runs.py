@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -70,6 +71,38 @@ def push(project: Project, content: JudgeContent, **record: Any) -> Version:
 
 
 RUBRIC = JudgeContent("openai/judge-1", "The answer names the question's number.")
+
+
+PANEL = replace(RUBRIC, parameters={"panel": ["openai/judge-1", "openai/judge-2", "mistral/judge-3"]})
+
+
+def test_a_panel_counts_as_one_judge_and_its_majority_decides(
+    support: Project, judge: FakeJudge, run: Run
+) -> None:
+    push(support, PANEL)
+    outvoted = "judge-2"
+    judge.say = lambda body: says("fail" if body["model"] == outvoted else "pass")(body)
+    code, report = run("run suite.yaml")
+    assert (code, report["verdict"]) == (0, "pass")
+    assert sorted(Counter(body["model"] for body in judge.bodies).items()) == [
+        ("judge-1", 40),
+        ("judge-2", 40),
+        ("judge-3", 40),
+    ]
+    (used,) = report["judges"]
+    assert (used["name"], used["deciding"], used["calls"]) == ("fair", True, 120)
+    assert report["checks"][0]["method"] == "Rogan-Gladen of Wilson"
+    judge.say = lambda body: says("fail" if body["model"] != outvoted else "pass")(body)
+    assert run("run suite.yaml --no-cache")[0] == 1
+
+
+def test_a_panel_with_a_member_of_the_candidates_family_only_advises(
+    support: Project, judge: FakeJudge, run: Run
+) -> None:
+    push(support, replace(PANEL, parameters={"panel": ["openai/judge-1", "openai/b", "vertex/claude-4"]}))
+    code, report = run("run suite.yaml")
+    assert code == 2
+    assert "vertex/claude-4 is of the family" in report["checks"][0]["advisory_because"]
 
 
 def test_a_calibrated_judge_decides_and_evidence_names_it(

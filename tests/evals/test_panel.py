@@ -12,7 +12,7 @@ from evals.cost import Purse
 from evals.errors import CostCapReached, ScoreFailed
 from evals.judging.base import Bench
 from evals.judging.bench import Desk
-from evals.judging.panel import panel
+from evals.judging.panel import members_of, panel
 from evals.metrics.base import Scored
 from evals.metrics.judge import judge as build
 from evals.upstream import Upstream
@@ -59,6 +59,7 @@ def test_the_mean_of_a_panel_carries_every_member_and_their_disagreement(judge: 
                 {"judge": "openai/b", "value": 0.5, "reason": "by b"},
                 {"judge": "openai/c", "value": 0.0, "reason": "by c"},
             ],
+            "verdict": 5,
         },
     )
     assert len(judge.bodies) == 3
@@ -114,3 +115,19 @@ def test_an_empty_panel_and_an_unknown_way_are_refused(judge: FakeJudge, how: st
     with pytest.raises(BadInput, match="panel"):
         decide(judge, how, verdicts)
     assert judge.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        ({"panel": "openai/a"}, "list of provider/model"),
+        ({"panel": ["openai/a"]}, "2 to 9 models"),
+        ({"panel": ["openai/a", "openai/b", "openai/b"]}, "each once"),
+        ({"panel": ["openai/b", "openai/a", "openai/c"]}, "openai/a first"),
+        ({"panel": ["openai/a", "openai/b"]}, "may be a tie"),
+        ({"panel": ["openai/a", "openai/b"], "combine": "best"}, "majority or mean"),
+    ],
+)
+def test_a_malformed_panel_is_refused(parameters: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        members_of(JudgeContent("openai/a", "Right?", parameters))
