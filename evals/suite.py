@@ -247,6 +247,8 @@ def load_dataset(suite: EvalSuite, folder: Path, workspace: Workspace) -> Datase
     for limit in sorted({check.limit or 0 for check in suite.checks}):
         alike = [check for check in suite.checks if (check.limit or 0) == limit]
         require(found.samples[: limit or None], {check.title: metrics[check.title] for check in alike}, alike)
+        for check in alike:
+            _require_positive(found.samples[: limit or None], check, metrics[check.title])
     keys = (*suite.slices, *((suite.cluster,) if suite.cluster else ()))
     for key in keys:
         lacking = [sample.id for sample in found.samples if sample.get(key) is None]
@@ -287,6 +289,18 @@ def require(samples: Sequence[Sample], metrics: Mapping[str, Metric], checks: Se
             f"{len(ids)} of {len(samples)} samples have no {name!r}, which check {needed[name]!r} needs; "
             f"the first is {ids[0]!r}"
         )
+
+
+def _require_positive(samples: Sequence[Sample], check: Check, metric: Metric) -> None:
+    """Refuse a class that no sample has: such a check would say nothing, the same of every release."""
+    positive = check.options.get("positive") or metric.positive
+    if positive is None or any(sample.expected == positive for sample in samples):
+        return
+    classes = sorted({sample.expected for sample in samples if sample.expected is not None})
+    raise BadDataset(
+        f"check {check.title!r}: positive is {positive!r}, which no sample expects; there are "
+        f"{', '.join(map(repr, classes[:10])) or 'none'}"
+    )
 
 
 def content_of(suite: EvalSuite, dataset_digest: str) -> Mapping[str, Any]:

@@ -85,6 +85,8 @@ class Metric:
     """For *rate*: whether `output.meta["rival"]` must hold the baseline's output as a plain mapping."""
     calls: int = 1
     """For *rate*: about how many calls of the judge one score takes; for estimates of cost."""
+    positive: str | None = None
+    """A label that some samples must expect; without any the metric says nothing."""
     cpu_heavy: bool = False
     """For *score*: worth a process of its own, see `--executor`."""
 

@@ -99,6 +99,25 @@ def test_every_sample_must_hold_what_a_metric_needs(project: Project) -> None:
         suite.load_dataset(loaded, project.folder, project.workspace)
 
 
+@pytest.mark.parametrize(
+    ("check", "shown"),
+    [
+        (
+            "system: prediction, metric: label_f1, options: {positive: Yess}",
+            "'Yess', which no sample expects",
+        ),
+        ("system: guard, metric: guard_recall", "'attack', which no sample expects; there are 'No', 'Yes'"),
+    ],
+)
+def test_a_class_that_no_sample_has_is_refused(project: Project, check: str, shown: str) -> None:
+    project.rows(
+        [{"id": label, "query": label, "features": {"a": 1}, "expected": label} for label in ("Yes", "No")]
+    )
+    loaded = read(project.folder, f"  - {{{check}, at_least: 0.5}}\n")
+    with pytest.raises(BadDataset, match=shown):
+        suite.load_dataset(loaded, project.folder, project.workspace)
+
+
 def test_a_registered_dataset_is_read_by_reference(project: Project) -> None:
     rows = b'{"answers":["y"],"id":"a","query":"x"}\n'
     with project.workspace.writing() as connection:
