@@ -9,6 +9,7 @@ from pathlib import Path
 
 from evals.cache import Cache, base_key, code_digest, key_of_epoch, sample_key
 from evals.client import Failure
+from evals.dataset import Sample
 from evals.executors.base import Executor
 from evals.plan import Job
 from evals.systems.base import Output
@@ -50,6 +51,7 @@ async def collect(
     start: int,
     stop: int,
     on_done: Callable[[int], None],
+    on_answer: Callable[[Sample, Output], None] | None = None,
 ) -> None:
     """
     An output or a failure for the samples of *found* from position *start* to before *stop*.
@@ -59,6 +61,7 @@ async def collect(
 
     Args:
         on_done: told how many more answers there are.
+        on_answer: told each new answer.
 
     Raises:
         EvalsError: what `Target.answer` raises; outputs found so far stay in the store.
@@ -91,8 +94,10 @@ async def collect(
                 found.store.put(
                     {key_of_epoch(found.keys[at], epoch): output for at, output in outputs.items()}
                 )
-                for output in answered:
+                for position, output in outputs.items():
                     _count(found, output)
+                    if on_answer is not None:
+                        on_answer(samples[position], output)
             on_done(len(batch))
 
         if batches and not found.asked and epoch == 0:

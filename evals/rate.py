@@ -49,6 +49,8 @@ class Rating:
     concurrency: int
     lines: TextIO | None = None
     """Where every output and its scores are written, one JSON object a line."""
+    seen: Callable[[str, float], None] | None = None
+    """Told each score of a judge, by check title."""
 
 
 async def rate(
@@ -172,6 +174,8 @@ async def _judge(
             row.failed[check.title] = "out_of_range"
             return
         row.scores[check.title] = scored.value
+        if rating.seen is not None:
+            rating.seen(check.title, scored.value)
         row.reasons[check.title] = scored.reason[:_REASON_CHARACTERS]
         if scored.details:
             row.details[check.title] = scored.details

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +24,7 @@ from evals.executors.base import Scorer
 from evals.executors.local import LocalScorer, run_all
 from evals.gate import CheckResult, GateDecision, decide, judge
 from evals.judges import judges_of, standing_of
+from evals.live import Live
 from evals.marks import Marks
 from evals.metrics.base import Metric
 from evals.plan import Place, Plan, make_plan
@@ -133,6 +135,8 @@ class _State:
     anytime: bool
     critical: tuple[int, ...]
     """Where the samples are that must never break."""
+    purse: Purse
+    live: dict[Place, Live] = field(default_factory=dict)
     collected: dict[Place, Collected] = field(default_factory=dict)
     marks: dict[Place, dict[str, Marks]] = field(default_factory=dict)
     done: int = 0
@@ -181,6 +185,7 @@ def evaluate(
         epochs=effort.epochs or suite.epochs,
         anytime=effort.stop_early,
         critical=critical_places(samples),
+        purse=purse,
     )
     with ExitStack() as stack:
         folder = workspace.settings.home / CACHE_FOLDER
@@ -270,13 +275,15 @@ async def _block(
     start: int,
     stop: int,
 ) -> None:
+    is_watched = sys.stderr.isatty()
     for place, job in state.plan.jobs.items():
         end = min(stop, len(job.samples))
         if start >= end:
             continue
         found = state.collected.setdefault(place, Collected(job, store))
         began = time.perf_counter()
-        with progress(" ".join(place), (end - start) * state.epochs) as on_done:
+        live = state.live.setdefault(place, Live(job.scored, state.metrics, state.purse))
+        with progress(" ".join(place), (end - start) * state.epochs, live.text) as on_done:
             await collect(
                 found,
                 session.targets[place],
@@ -286,17 +293,18 @@ async def _block(
                 start=start,
                 stop=end,
                 on_done=on_done,
+                on_answer=live.answered if is_watched else None,
             )
         asked = time.perf_counter()
         state.asking_s += asked - began
         marks = state.marks.setdefault(place, {check.title: Marks() for check in job.scored})
         judged = sum(state.metrics[check.title].rate is not None for check in job.scored)
         label = f"{job.role} {'judges' if judged else 'scores'}"
-        with progress(label, (end - start) * state.epochs * max(judged, 1)) as on_done:
+        with progress(label, (end - start) * state.epochs * max(judged, 1), live.text) as on_done:
             await rate(
                 found,
                 marks,
-                rating,
+                replace(rating, seen=live.scored) if is_watched else rating,
                 epochs=state.epochs,
                 start=start,
                 stop=end,

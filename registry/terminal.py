@@ -72,20 +72,38 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int, note: Callable[[], str] = lambda: "") -> Iterator[Callable[[int], None]]:
     """
     A progress bar on standard error; call what it yields with how many more are done.
 
     Silent when standard error is no terminal; standard output is never touched.
+
+    Args:
+        note: what stands behind the bar, asked twice a second.
     """
     if not sys.stderr.isatty():
         yield lambda _done: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Note(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:  # noqa: ARG002 - as rich calls it
+            return Text(note())
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, Note(), console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.advance(task, done)
 
