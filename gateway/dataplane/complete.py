@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane import embeddings
+from gateway.dataplane import embeddings, rerank
 from gateway.dataplane.answer import forward
 from gateway.dataplane.augment import augment, passages_header
 from gateway.dataplane.exchange import Exchange
@@ -117,10 +117,25 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     await _relay(exchange, route, outgoing, services)
 
 
+def order(exchange: Exchange, services: Services) -> Coroutine[Any, Any, None]:
+    """`/v1/rerank`: a local embedder where the model names one, else the upstream."""
+    return _answered(exchange, services, _order)
+
+
+async def _order(exchange: Exchange, services: Services, data: bytes) -> None:
+    body = parse(data)
+    if not await rerank.answer_locally(exchange, body, data, services):
+        await _without_release(exchange, services, body, data)
+
+
 async def _embed(exchange: Exchange, services: Services, data: bytes) -> None:
     body = parse(data)
-    if await embeddings.answer_locally(exchange, body, services):
-        return
+    if not await embeddings.answer_locally(exchange, body, services):
+        await _without_release(exchange, services, body, data)
+
+
+async def _without_release(exchange: Exchange, services: Services, body: Body, data: bytes) -> None:
+    """What reads and does not write goes to the provider that the model names, as it is."""
     route = await resolve(exchange, model_of(body), services)
     _require_chat(route)
     if route.digest:

@@ -22,9 +22,9 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from gateway.dataplane import catalogue, predict, search, sse
+from gateway.dataplane import catalogue, moderate, predict, search, sse
 from gateway.dataplane.auth import authenticate
-from gateway.dataplane.complete import complete, embed
+from gateway.dataplane.complete import complete, embed, order
 from gateway.dataplane.exchange import ClientGone, Exchange
 from gateway.dataplane.reserve import settle
 from gateway.dataplane.services import Services
@@ -204,6 +204,8 @@ _EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/v1/chat/completions": ("POST", complete, True),
     "/v1/completions": ("POST", complete, True),
     "/v1/embeddings": ("POST", embed, True),
+    "/v1/moderations": ("POST", moderate.moderate, True),
+    "/v1/rerank": ("POST", order, True),
     "/v1/models": ("GET", catalogue.models, True),
     "/v2": ("GET", catalogue.server, False),
     "/v2/health/live": ("GET", catalogue.live, False),
