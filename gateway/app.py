@@ -21,7 +21,8 @@ from gateway.dataplane.admission import Admission
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import open_limiter
-from gateway.dataplane.relay import Relay, is_data_plane
+from gateway.dataplane.relay import Relay
+from gateway.dataplane.routes import is_data_plane
 from gateway.dataplane.services import Limits, Services
 from gateway.dataplane.table import Subject
 from gateway.dataplane.usage import UsageRecord

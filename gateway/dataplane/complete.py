@@ -83,7 +83,7 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     model = model_of(body)
     route = resolve_now(exchange, model, services) or await resolve(exchange, model, services)
     _require_chat(route)
-    if exchange.path == _CHAT:
+    if exchange.path == _CHAT or exchange.dialect is not None:
         require_messages(body)
     elif route.render is not None or route.retriever is not None:
         message = f"release {route.name!r} has a prompt or an index; call it with /v1/chat/completions"
@@ -192,7 +192,8 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
             body = encode({**outgoing.body, "model": pick.model_json})
-            call = Call(exchange.path, body, outgoing.stream, outgoing.question, outgoing.grounds)
+            path = exchange.path if exchange.dialect is None else _CHAT
+            call = Call(path, body, outgoing.stream, outgoing.question, outgoing.grounds)
             reply = await pick.provider.open(call)
             record.upstream_s = exchange.elapsed_s() - began_s
             if record.fallback:

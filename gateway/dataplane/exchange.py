@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from gateway.dataplane.limits import Hold
@@ -14,16 +15,32 @@ from gateway.dataplane.usage import UsageRecord
 from gateway.transport.inbound import ClientGone, Inbound
 from registry.entities import Price
 
-__all__ = ["ClientGone", "Exchange"]
+__all__ = ["ClientGone", "Dialect", "Exchange"]
 
 _JSON = (b"content-type", b"application/json")
+
+
+class Dialect(Protocol):
+    """
+    Answers of a chat completion in another API's shape. One for each request.
+
+    Everything before it, guards and limits too, sees chat completions alone.
+    """
+
+    def whole(self, status: int, body: bytes) -> bytes:
+        """The body of a whole answer, or of an error where *status* is 400 or more."""
+        ...
+
+    def events(self, data: bytes) -> bytes:
+        """The events for whole events of a chat stream, `[DONE]` and an error among them; may be empty."""
+        ...
 
 
 class Exchange:
     """Reads the request, writes the answer, and notes what happened. Used by one task."""
 
     __slots__ = (
-        "_close", "_closed", "account", "copy", "extra", "finished", "grant", "header", "hold",
+        "_close", "_closed", "account", "copy", "dialect", "extra", "finished", "grant", "header", "hold",
         "inbound", "method", "now", "path", "price", "priced", "record", "sent_headers", "started",
         "started_s", "streaming", "table", "target", "tenant",
     )  # fmt: skip
@@ -59,6 +76,8 @@ class Exchange:
         """Pieces of the answer's body, where they are to be kept."""
         self.sent_headers: Headers = ()
         """Those of the answer that do not depend on the request alone, where *copy* is kept."""
+        self.dialect: Dialect | None = None
+        """What turns the answer into the client's dialect, where that is not chat completions."""
         self.started = False
         """Whether the head of the answer was sent."""
         self.streaming = False
@@ -113,6 +132,8 @@ class Exchange:
         """Send a whole answer."""
         self.record.status = status
         self.record.first_byte_s = time.perf_counter() - self.started_s
+        if self.dialect is not None:
+            body = self.dialect.whole(status, body)
         self.close()
         self._start(status, headers, len(body))
         if self.copy is not None:
@@ -128,6 +149,8 @@ class Exchange:
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body; see `drained`."""
+        if self.dialect is not None:
+            data = self.dialect.events(data)
         if self.copy is not None:
             self.copy.append(data)
         self.inbound.write(data)
@@ -139,6 +162,8 @@ class Exchange:
 
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
+        if self.dialect is not None:
+            data = self.dialect.events(data)
         self.close()
         if self.copy is not None:
             self.copy.append(data)

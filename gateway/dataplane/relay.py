@@ -19,14 +19,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from gateway.dataplane import catalogue, moderate, predict, search, sse
+from gateway.dataplane import sse
 from gateway.dataplane.auth import authenticate
-from gateway.dataplane.complete import complete, embed, order
 from gateway.dataplane.exchange import ClientGone, Exchange
 from gateway.dataplane.reserve import settle
+from gateway.dataplane.routes import Handler, handler_of
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Headers
 from gateway.dataplane.usage import UsageRecord
@@ -38,7 +38,6 @@ from gateway.errors import (
     Overloaded,
     RateLimited,
     Stopping,
-    UnknownPath,
     UpstreamRefused,
     WrongMethod,
     body_of,
@@ -49,7 +48,6 @@ from registry.clock import Clock, to_text
 from registry.errors import PlatformError
 from registry.ids import SortableIds
 
-Handler = Callable[[Exchange, Services], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _CLIENT_CLOSED = 499
 _JSON = (b"content-type", b"application/json")
@@ -81,7 +79,7 @@ class Relay:
             self._stamped = to_text(now)[:20]
         record.at = f"{self._stamped}{now.microsecond:06d}Z"
         try:
-            handler, needs_key = _handler(exchange)
+            handler, needs_key = handler_of(exchange)
             if needs_key:
                 grant = exchange.grant = authenticate(inbound.header(b"authorization"), table, now)
                 record.key_id, record.account, record.team = grant.id, grant.account or grant.id, grant.team
@@ -198,60 +196,3 @@ def _error_headers(error: PlatformError) -> Headers:
     if isinstance(error, WrongMethod):
         return ((b"allow", (error.param or "POST").encode()),)
     return ()
-
-
-_EXACT: dict[str, tuple[str, Handler, bool]] = {
-    "/v1/chat/completions": ("POST", complete, True),
-    "/v1/completions": ("POST", complete, True),
-    "/v1/embeddings": ("POST", embed, True),
-    "/v1/moderations": ("POST", moderate.moderate, True),
-    "/v1/rerank": ("POST", order, True),
-    "/v1/models": ("GET", catalogue.models, True),
-    "/v2": ("GET", catalogue.server, False),
-    "/v2/health/live": ("GET", catalogue.live, False),
-    "/v2/health/ready": ("GET", catalogue.ready, False),
-    "/predict": ("POST", predict.predict, True),
-    "/predict/batch": ("POST", predict.predict_batch, True),
-}
-_DATA_PREFIXES = ("/v1/", "/v2/")
-
-
-def is_data_plane(path: str) -> bool:
-    """Whether the relay answers *path*: its own paths, and everything below `/v1/` and `/v2/`."""
-    return path in _EXACT or path.startswith(_DATA_PREFIXES)
-
-
-def _handler(exchange: Exchange) -> tuple[Handler, bool]:
-    """
-    The function for path and method, and whether it needs a key.
-
-    Raises:
-        UnknownPath, WrongMethod: there is none.
-    """
-    path = exchange.path
-    exact = _EXACT.get(path)
-    if exact is not None:
-        exchange.record.route = path
-        method, handler, needs_key = exact
-    else:
-        pattern, method, handler = _by_pattern(path)
-        exchange.record.route = pattern
-        needs_key = True
-    if exchange.method != method:
-        message = f"{pattern if exact is None else path} answers {method}, not {exchange.method[:16]}"
-        raise WrongMethod(message, param=method)
-    return handler, needs_key
-
-
-def _by_pattern(path: str) -> tuple[str, str, Handler]:
-    if path.startswith("/v1/models/"):
-        return "/v1/models/{id}", "GET", catalogue.model
-    if path.startswith("/v1/vector_stores/") and path.endswith("/search"):
-        return "/v1/vector_stores/{release}/search", "POST", search.search
-    if path.startswith("/v2/models/"):
-        if path.endswith("/infer"):
-            return "/v2/models/{name}/infer", "POST", predict.infer
-        if path.endswith("/ready"):
-            return "/v2/models/{name}/ready", "GET", catalogue.model_ready
-        return "/v2/models/{name}", "GET", catalogue.metadata
-    raise UnknownPath(f"there is nothing at {path[:200]!r}")

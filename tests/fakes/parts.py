@@ -14,7 +14,8 @@ from gateway.dataplane.balance import Balance
 from gateway.dataplane.balance import Upstream as UpstreamPlace
 from gateway.dataplane.breaker import Breaker
 from gateway.dataplane.limits_memory import MemoryLimiter
-from gateway.dataplane.relay import Relay, is_data_plane
+from gateway.dataplane.relay import Relay
+from gateway.dataplane.routes import is_data_plane
 from gateway.dataplane.services import Limits, Services
 from gateway.dataplane.table import Embedder, Grant, Route, RouteTable, Subject, Target
 from gateway.dataplane.usage import UsageRecord

@@ -1,0 +1,70 @@
+"""Which function answers which path and method of the data plane, and whether it takes a key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from gateway.dataplane import catalogue, moderate, predict, search
+from gateway.dataplane.complete import complete, embed, order
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.services import Services
+from gateway.errors import UnknownPath, WrongMethod
+
+Handler = Callable[[Exchange, Services], Awaitable[None]]
+EXACT: dict[str, tuple[str, Handler, bool]] = {
+    "/v1/chat/completions": ("POST", complete, True),
+    "/v1/completions": ("POST", complete, True),
+    "/v1/embeddings": ("POST", embed, True),
+    "/v1/moderations": ("POST", moderate.moderate, True),
+    "/v1/rerank": ("POST", order, True),
+    "/v1/models": ("GET", catalogue.models, True),
+    "/v2": ("GET", catalogue.server, False),
+    "/v2/health/live": ("GET", catalogue.live, False),
+    "/v2/health/ready": ("GET", catalogue.ready, False),
+    "/predict": ("POST", predict.predict, True),
+    "/predict/batch": ("POST", predict.predict_batch, True),
+}
+"""Path → method, handler, and whether it takes a key."""
+PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
+    ("/v1/models/", "", "/v1/models/{id}", "GET", catalogue.model),
+    ("/v1/vector_stores/", "/search", "/v1/vector_stores/{release}/search", "POST", search.search),
+    ("/v2/models/", "/infer", "/v2/models/{name}/infer", "POST", predict.infer),
+    ("/v2/models/", "/ready", "/v2/models/{name}/ready", "GET", catalogue.model_ready),
+    ("/v2/models/", "", "/v2/models/{name}", "GET", catalogue.metadata),
+)
+"""How a path begins and ends, its name in usage records, method, handler; the first that fits."""
+_PREFIXES = ("/v1/", "/v2/")
+
+
+def is_data_plane(path: str) -> bool:
+    """Whether the relay answers *path*: its own paths, and everything below `/v1/` and `/v2/`."""
+    return path in EXACT or path.startswith(_PREFIXES)
+
+
+def handler_of(exchange: Exchange) -> tuple[Handler, bool]:
+    """
+    The function for path and method, and whether it needs a key; the record names the route.
+
+    Raises:
+        UnknownPath, WrongMethod: there is none.
+    """
+    path = exchange.path
+    exact = EXACT.get(path)
+    if exact is not None:
+        exchange.record.route = name = path
+        method, handler, needs_key = exact
+    else:
+        name, method, handler = _by_pattern(path)
+        exchange.record.route = name
+        needs_key = True
+    if exchange.method != method:
+        message = f"{name} answers {method}, not {exchange.method[:16]}"
+        raise WrongMethod(message, param=method)
+    return handler, needs_key
+
+
+def _by_pattern(path: str) -> tuple[str, str, Handler]:
+    for prefix, suffix, name, method, handler in PATTERNS:
+        if path.startswith(prefix) and path.endswith(suffix):
+            return name, method, handler
+    raise UnknownPath(f"there is nothing at {path[:200]!r}")
