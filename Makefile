@@ -4,6 +4,7 @@
 SHELL := /bin/sh
 
 UV_VERSION := 0.13.9
+TEST_PROCESSES := 2
 UV := .uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
@@ -35,8 +36,8 @@ clients: ## The official Node client, for its tests; skipped without npm
 	@command -v npm >/dev/null && npm ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund >&2 \
 	  || echo "make: no npm, or it failed; the Node client is not tested" >&2
 
-tests: setup clients ## The tests alone; PYTEST_FLAGS are passed on
-	$(BIN)/pytest $(PYTEST_FLAGS)
+tests: setup clients ## The tests alone, in TEST_PROCESSES (2); PYTEST_FLAGS are passed on
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
 
 compiled: setup ## The gateway's tests against its compiled modules; skipped without a C compiler
 	@sh .ci/compiled
