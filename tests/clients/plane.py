@@ -1,0 +1,31 @@
+"""A data plane with one of everything, for clients to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.dataplane.table import Route, Target
+from tests.fakes.parts import DIGEST, DataPlane, FixedSources, ListRetriever, Threshold, provider_at, table_of
+from tests.fakes.server import serving
+from tests.fakes.stand import Stand
+from tests.fakes.upstream import MODEL, upstream
+
+
+@contextmanager
+def plane() -> Iterator[Stand]:
+    """`support` chats, `books` has an index, `churn` predicts, `vllm/tiny` goes straight to the upstream."""
+    with upstream() as up:
+        provider = provider_at(up.url)
+        routes = {
+            "support": Route(name="support", digest=DIGEST, model=MODEL, provider=provider),
+            "books": Route(name="books", digest=DIGEST, retriever=ListRetriever(())),
+            "churn": Route(name="churn", digest=DIGEST, kind="prediction", predictor=Threshold()),
+        }
+        direct = Target(Route(name="vllm/*", model=MODEL, provider=provider))
+        sources = FixedSources(table_of(routes), directs={"vllm/tiny": direct})
+        stand = Stand("", up)
+        with serving(DataPlane(sources, stand.records.append, default_predict="churn")) as url:
+            stand.url = url
+            yield stand
+            stand.client.close()
