@@ -38,13 +38,16 @@ class Row:
     name: str
     version: str
     trials: Mapping[str, Trial]
+    missing: str | None = None
+    """Why it cannot be tried on this machine."""
 
 
 def row(module: str) -> Row:
     """The row that *module* of `rows` describes."""
     loaded = importlib.import_module(f"tests.clients.rows.{module}")
     own = getattr(loaded, "version", None)
-    return Row(loaded.NAME, own() if own else _version(loaded.PACKAGE), loaded.TRIALS)
+    why = getattr(loaded, "missing", lambda: None)()
+    return Row(loaded.NAME, own() if own else _version(loaded.PACKAGE), loaded.TRIALS, why)
 
 
 def rows() -> dict[str, Row]:
@@ -52,7 +55,7 @@ def rows() -> dict[str, Row]:
     return {module: row(module) for module in ROWS}
 
 
-def render(found: Mapping[str, Mapping[str, bool]]) -> str:
+def render(found: Mapping[str, Mapping[str, str | None]]) -> str:
     """The page: a table for each client with what passed and what failed."""
     lines = [
         "# Compatibility",
@@ -64,7 +67,7 @@ def render(found: Mapping[str, Mapping[str, bool]]) -> str:
         "|---|---|---|",
     ]
     for module, one in rows().items():
-        says = [f"{'' if passed else '**fails:** '}{feature}" for feature, passed in found[module].items()]
+        says = [f"{'**fails:** ' if why else ''}{feature}" for feature, why in found[module].items()]
         lines.append(f"| {one.name} | {one.version} | {', '.join(says)} |")
     return "\n".join(lines) + "\n"
 
@@ -73,19 +76,19 @@ def _version(package: str | None) -> str:
     return ".".join(version(package).split(".")[:2]) if package else "any"
 
 
-def try_all(stand: Stand, on_fail: Callable[[str, str], None]) -> dict[str, dict[str, bool]]:
-    """Every trial of every row: whether it passed."""
-    found: dict[str, dict[str, bool]] = {}
+def try_all(stand: Stand) -> dict[str, dict[str, str | None]]:
+    """Every trial of every row that can be tried here: why it failed, or None."""
+    found: dict[str, dict[str, str | None]] = {}
     for module, one in rows().items():
         for feature, trial in one.trials.items():
-            with cleared(stand):
-                try:
-                    trial(stand)
-                    passed = True
-                except Exception:
-                    on_fail(f"{one.name}: {feature}", traceback.format_exc())
-                    passed = False
-            found.setdefault(module, {})[feature] = passed
+            why = one.missing
+            if why is None:
+                with cleared(stand):
+                    try:
+                        trial(stand)
+                    except Exception:
+                        why = traceback.format_exc()
+            found.setdefault(module, {})[feature] = why
     return found
 
 
@@ -102,21 +105,20 @@ def cleared(stand: Stand) -> Iterator[None]:
         up.answer, up.message, up.chunk_bytes = "forty two", {}, None
 
 
-def main(*, write: Annotated[bool, typer.Option(help="Write the page.")] = True) -> None:
+def main(
+    *,
+    write: Annotated[bool, typer.Option(help="Write the page.")] = True,
+    as_json: terminal.Json = False,
+) -> None:
     """Try every client; exit code 1 where a feature fails."""
-    failed: list[str] = []
-
-    def on_fail(name: str, why: str) -> None:
-        failed.append(name)
-        print(f"FAIL {name}\n{why}")
-
     with plane() as stand:
-        found = try_all(stand, on_fail)
-    page = render(found)
+        found = try_all(stand)
     if write:
-        PAGE.write_text(page)
-    print(page)
-    raise typer.Exit(1 if failed else 0)
+        PAGE.write_text(render(found))
+    whys = [why for features in found.values() for why in features.values() if why]
+    told = {"found": found, "page": render({module: dict.fromkeys(of) for module, of in found.items()})}
+    terminal.show(told, lambda: "\n".join([render(found), *whys]), as_json=as_json)
+    raise typer.Exit(1 if whys else 0)
 
 
 if __name__ == "__main__":
