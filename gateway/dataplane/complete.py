@@ -36,6 +36,8 @@ from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, 
 from gateway.providers.base import Call, Ground
 
 _CHAT = "/v1/chat/completions"
+_NEWER_NAMES = ("openai/", "azure/")
+"""Providers that refuse `top_k`, and for some models `max_tokens`; others may not know its newer name."""
 _FALLBACK = b"x-sluicegate-fallback"
 Answer = Callable[[Exchange, Services, bytes], Coroutine[Any, Any, None]]
 
@@ -76,6 +78,11 @@ async def _awaited(exchange: Exchange, services: Services, answer: Answer, data:
         await answer(exchange, services, data)
     else:
         await once(exchange, services.answers, key, data, lambda: answer(exchange, services, data))
+
+
+async def chat(exchange: Exchange, services: Services, data: bytes) -> None:
+    """A chat completion of the request *data*, whatever was asked at the exchange's path."""
+    await _complete(exchange, services, data)
 
 
 async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
@@ -191,7 +198,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
-            body = encode({**outgoing.body, "model": pick.model_json})
+            body = encode({**_fitted(outgoing.body, exchange, pick.model_name), "model": pick.model_json})
             path = exchange.path if exchange.dialect is None else _CHAT
             call = Call(path, body, outgoing.stream, outgoing.question, outgoing.grounds)
             reply = await pick.provider.open(call)
@@ -219,6 +226,16 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
             return
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+
+
+def _fitted(body: Body, exchange: Exchange, model_name: str) -> Body:
+    """*body*, with what another dialect asked for under the names that OpenAI's own models take."""
+    if exchange.dialect is None or not model_name.startswith(_NEWER_NAMES):
+        return body
+    fitted = {name: value for name, value in body.items() if name not in ("top_k", "max_tokens")}
+    if "max_tokens" in body:
+        fitted["max_completion_tokens"] = body["max_tokens"]
+    return fitted
 
 
 def _forget(record: UsageRecord) -> None:

@@ -35,6 +35,10 @@ class Dialect(Protocol):
         """The events for whole events of a chat stream, `[DONE]` and an error among them; may be empty."""
         ...
 
+    def end(self) -> bytes:
+        """The events that are left to send when the stream has ended."""
+        ...
+
 
 class Exchange:
     """Reads the request, writes the answer, and notes what happened. Used by one task."""
@@ -151,6 +155,8 @@ class Exchange:
         """Send a piece of the body; see `drained`."""
         if self.dialect is not None:
             data = self.dialect.events(data)
+            if not data:
+                return
         if self.copy is not None:
             self.copy.append(data)
         self.inbound.write(data)
@@ -163,7 +169,7 @@ class Exchange:
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
         if self.dialect is not None:
-            data = self.dialect.events(data)
+            data = self.dialect.events(data) + self.dialect.end()
         self.close()
         if self.copy is not None:
             self.copy.append(data)

@@ -146,6 +146,7 @@ async def once(
     name = (exchange.record.account, key)
     kept = await answers.claim(name, hashlib.sha256(exchange.path.encode() + b"\0" + data).digest())
     if kept is not None:
+        exchange.dialect = None  # it was kept as it was sent
         exchange.respond(kept.status, kept.body, (*kept.headers, _REPLAYED))
         return
     exchange.copy = []

@@ -26,7 +26,7 @@ from gateway.dataplane import sse
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.exchange import ClientGone, Exchange
 from gateway.dataplane.reserve import settle
-from gateway.dataplane.routes import Handler, handler_of
+from gateway.dataplane.routes import DIALECTS, Handler, handler_of
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Headers
 from gateway.dataplane.usage import UsageRecord
@@ -81,7 +81,7 @@ class Relay:
         try:
             handler, needs_key = handler_of(exchange)
             if needs_key:
-                grant = exchange.grant = authenticate(inbound.header(b"authorization"), table, now)
+                grant = exchange.grant = authenticate(_credentials(inbound), table, now)
                 record.key_id, record.account, record.team = grant.id, grant.account or grant.id, grant.team
                 grant.require_route(exchange.path)
                 self._services.admission.enter(record.account)
@@ -138,6 +138,15 @@ class Relay:
         self._emit(record)
 
 
+def _credentials(inbound: Inbound) -> bytes | None:
+    """The `Authorization` header, or what Anthropic's clients send in its place."""
+    given = inbound.header(b"authorization")
+    if given is None:
+        key = inbound.header(b"x-api-key")
+        return b"Bearer " + key if key is not None else None
+    return given
+
+
 def _account_for(exchange: Exchange) -> None:
     """What a whole answer says of its own cost and time."""
     record = exchange.record
@@ -175,6 +184,8 @@ def _fail(exchange: Exchange, error: PlatformError) -> None:
         hidden.code = error.code
         error = hidden
     if not exchange.started:
+        if exchange.dialect is None and exchange.path in DIALECTS:
+            exchange.dialect = DIALECTS[exchange.path](record.request_id)
         exchange.respond(status, body_of(error), (_JSON, *_error_headers(error)))
     elif exchange.streaming:
         exchange.end(sse.event_of(body_of(error)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.dataplane import catalogue, moderate, predict, search
+from gateway.dataplane import catalogue, moderate, predict, search, speak
 from gateway.dataplane.complete import complete, embed, order
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.dialects.messages_reply import Messages
+from gateway.dataplane.exchange import Dialect, Exchange
 from gateway.dataplane.services import Services
 from gateway.errors import UnknownPath, WrongMethod
 
@@ -17,6 +18,8 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/v1/embeddings": ("POST", embed, True),
     "/v1/moderations": ("POST", moderate.moderate, True),
     "/v1/rerank": ("POST", order, True),
+    "/v1/messages": ("POST", speak.messages, True),
+    "/v1/messages/count_tokens": ("POST", speak.count_tokens, True),
     "/v1/models": ("GET", catalogue.models, True),
     "/v2": ("GET", catalogue.server, False),
     "/v2/health/live": ("GET", catalogue.live, False),
@@ -33,6 +36,11 @@ PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
     ("/v2/models/", "", "/v2/models/{name}", "GET", catalogue.metadata),
 )
 """How a path begins and ends, its name in usage records, method, handler; the first that fits."""
+DIALECTS: dict[str, Callable[[str], Dialect]] = {
+    "/v1/messages": Messages,
+    "/v1/messages/count_tokens": Messages,
+}
+"""Path → how errors are told there, made with the request's id; elsewhere as OpenAI tells them."""
 _PREFIXES = ("/v1/", "/v2/")
 
 

@@ -25,8 +25,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "compatibility.md"
 Trial = Callable[[Stand], None]
 """Raises where the client does not get what it should."""
 ROWS = (
-    "openai_python", "openai_node", "langchain_openai", "llama_index", "instructor_openai",
-    "pydantic_ai_openai", "litellm_sdk", "curl",
+    "openai_python", "openai_node", "anthropic_python", "langchain_openai", "llama_index",
+    "instructor_openai", "pydantic_ai_openai", "litellm_sdk", "curl",
 )  # fmt: skip
 """Modules of `rows`, each with NAME, PACKAGE (None: no Python package) and TRIALS by feature."""
 

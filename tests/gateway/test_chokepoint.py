@@ -68,6 +68,15 @@ WAYS = [
     ),
     Way("/v1/completions", {"model": "plain", "prompt": "A"}, {"model": "plain", "prompt": MAIL}),
     Way("/v1/embeddings", {"model": "books", "input": "a"}, {"model": "books", "input": MAIL}),
+    Way(
+        "/v1/messages",
+        {"model": "support", "max_tokens": 9, "messages": [{"role": "user", "content": "Which tower?"}]},
+        {"model": "support", "max_tokens": 9, "messages": [{"role": "user", "content": MAIL}]},
+    ),
+    Way(
+        "/v1/messages/count_tokens",
+        {"model": "support", "messages": [{"role": "user", "content": "Which tower?"}]},
+    ),
     Way("/v1/moderations", {"input": "a"}),
     Way(
         "/v1/rerank",
@@ -175,9 +184,9 @@ def test_a_limit_holds(up: Upstream, way: Way) -> None:
 @pytest.mark.parametrize("way", [way for way in WAYS if way.guarded], ids=lambda way: way.name)
 def test_a_guard_is_asked(gate: Stand, records: list[UsageRecord], way: Way) -> None:
     status, answer = ask(gate, way, way.guarded)
-    assert (status, answer["error"]["code"]) == (400, "guardrail_blocked")
+    assert status == 400, answer
     until(lambda: records)
-    assert records[0].findings == [("email", "block")]
+    assert (records[0].error, records[0].findings) == ("guardrail_blocked", [("email", "block")])
 
 
 @ways

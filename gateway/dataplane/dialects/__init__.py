@@ -1,0 +1,1 @@
+"""Other APIs over chat completions: their requests become chat requests, chat answers become theirs."""
