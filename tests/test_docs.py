@@ -7,13 +7,16 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from evals.checks import Check, Margins
 from evals.settings import EvalsSettings
+from evals.suite import DatasetSource, EvalSuite, Judging, read
 from gateway.settings import GatewaySettings
 from rag.settings import RagSettings
 from registry import errors
@@ -70,7 +73,8 @@ def commands(group: typer.Typer, prefix: str) -> list[str]:
 @pytest.mark.parametrize("package", ["registry", "rag", "classical", "evals", "gateway", "sluicegate"])
 def test_every_command_is_documented(package: str) -> None:
     module = "gateway.cli.sluicegate" if package == "sluicegate" else f"{package}.cli"
-    application = __import__(module, fromlist=["application"]).application
+    loaded = import_module(module)
+    application = loaded.build([]) if package == "evals" else loaded.application
     text = (ROOT / "docs" / "reference" / "commands.md").read_text()
     assert [name for name in commands(application, package) if f"`{name}" not in text] == []
 
@@ -123,3 +127,56 @@ def test_every_console_script_shows_its_help(script: str) -> None:
         check=False,
     )
     assert (done.returncode, "Usage:" in done.stdout) == (0, True), done.stderr
+
+
+def documented_keys(heading: str) -> list[str]:
+    """The keys in the first column of the table under *heading* in the reference of suite files."""
+    text = (ROOT / "docs" / "reference" / "suite-files.md").read_text()
+    table = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0]
+    return [key for line in table.splitlines()[2:] for key in re.findall(r"`(\w+)`", line.split("|")[1])]
+
+
+def test_exactly_the_keys_of_suites_there_are_are_documented() -> None:
+    text = (ROOT / "docs" / "reference" / "suite-files.md").read_text()
+    suite, check = (
+        re.findall(r"^\| `(\w+)` \|", part.partition("\n\n|")[2].partition("\n\n")[0], re.MULTILINE)
+        for part in re.split(r"^## A (?:suite|check)$", text, flags=re.MULTILINE)[1:]
+    )
+    assert sorted(suite) == sorted(field.name for field in fields(EvalSuite))
+    assert sorted(check) == sorted(field.name for field in fields(Check))
+    assert documented_keys("Key of `dataset`") == [field.name for field in fields(DatasetSource)]
+    assert documented_keys("Key of `judging`") == [field.name for field in fields(Judging)]
+    assert [f"`{field.name}` `{field.default}`" for field in fields(Margins)] == re.findall(
+        r"`\w+` `[\d.]+`", text
+    )
+
+
+@pytest.mark.parametrize("shape", [EvalSuite, Check, Judging], ids=lambda shape: shape.__name__)
+def test_the_defaults_of_suites_are_documented_as_they_are(shape: type) -> None:
+    text = (ROOT / "docs" / "reference" / "suite-files.md").read_text()
+    named = {field.name: field.default for field in fields(shape) if isinstance(field.default, int | float)}
+    named = {name: default for name, default in named.items() if not isinstance(default, bool)}
+    lines = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE)
+    assert named.items() <= {
+        (name, float(found[1]) if "." in found[1] else int(found[1]))
+        for name, told in lines
+        if (found := re.search(r"`([\d.]+)`$", told.strip()))
+    }
+
+
+def test_the_suite_of_the_reference_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "reference" / "suite-files.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "suite.yaml").write_text(shown)
+    assert [check.title for check in read(tmp_path / "suite.yaml").checks] == re.findall(
+        r"{name: ([^,]+),", shown
+    )
+
+
+def test_every_field_of_rows_that_a_metric_needs_is_documented() -> None:
+    text = (ROOT / "docs" / "reference" / "suite-files.md").read_text().partition("\n## Rows\n")[2]
+    metrics = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    needs = [line.split("|")[5] for line in metrics.splitlines() if line.startswith("| `")]
+    needed = set(re.findall(r"`(\w+)`", " ".join(needs))) - {"k"}
+    named = {key for line in text.splitlines() for key in re.findall(r"`(\w+)`", line.partition(" | ")[0])}
+    assert sorted(needed - named) == []

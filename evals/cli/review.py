@@ -29,7 +29,7 @@ def add_to(application: typer.Typer) -> None:
     """Hang the group `review` into *application*."""
     group = command_group("Answers for people to judge, blind: draw, label, and see how far they agree.")
     group.command(
-        "sample", epilog="Example: evals review sample out/samples.jsonl --n 50 --for ann --for bob"
+        "sample", epilog="Example: evals review sample out/outputs.jsonl --n 50 --for ann --for bob"
     )(sample)
     group.command("next", epilog="Example: evals review next review.jsonl --by ann")(show_next)
     group.command(

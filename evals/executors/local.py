@@ -10,11 +10,14 @@ from typing import TypeVar
 
 from evals.checks import Check
 from evals.dataset import Sample
-from evals.errors import ScoreFailed
+from evals.errors import BadSuite, ScoreFailed
 from evals.metrics.base import Metric
 from evals.systems.base import Output
+from registry.errors import PlatformError
 
 T = TypeVar("T")
+_SLACK = 1e-9
+"""Rounding may carry a score so far beyond its range."""
 
 
 async def run_all(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, concurrency: int) -> None:
@@ -39,17 +42,34 @@ async def run_all(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, c
 
 
 def score_here(check: Check, metric: Metric, pairs: Sequence[tuple[Sample, Output]]) -> list[float | str]:
-    """A score for each pair, or the kind of the ScoreFailed that the metric raised; NaN is one too."""
+    """
+    A score for each pair, or why there is none: the kind of the ScoreFailed that the metric raised, `nan`, or
+    `out_of_range`.
+
+    Raises:
+        BadSuite: the metric raised something else; names it and the sample, not what was said.
+    """
     assert metric.score is not None  # noqa: S101 - the caller asks metrics of single samples
     found: list[float | str] = []
     for sample, output in pairs:
         try:
-            score = metric.score(sample, output, check.k)
+            found.append(_ranged(metric.score(sample, output, check.k), metric))
         except ScoreFailed as error:
             found.append(error.kind)
-            continue
-        found.append("nan" if math.isnan(score) else score)
+        except PlatformError:
+            raise
+        except Exception as error:
+            raise BadSuite(
+                f"check {check.title!r}: {metric.name} raised {type(error).__name__} for sample "
+                f"{sample.id!r}; a metric raises ScoreFailed where there is no score"
+            ) from error
     return found
+
+
+def _ranged(score: float, metric: Metric) -> float | str:
+    if math.isnan(score):
+        return "nan"
+    return score if metric.low - _SLACK <= score <= metric.high + _SLACK else "out_of_range"
 
 
 @dataclass(frozen=True, slots=True)
