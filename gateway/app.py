@@ -24,6 +24,7 @@ from gateway.dataplane.limits import open_limiter
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.routes import is_data_plane
 from gateway.dataplane.services import Limits, Services
+from gateway.dataplane.stored import Stored
 from gateway.dataplane.table import Subject
 from gateway.dataplane.usage import UsageRecord
 from gateway.dataplane.work import Work
@@ -109,6 +110,7 @@ class Gateway:
             self._limiter,
             answers,
             self._journal,
+            Stored(settings.responses_s) if settings.responses_s else None,
         )
         bounds = Bounds(
             settings.max_head_bytes,

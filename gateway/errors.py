@@ -137,6 +137,12 @@ class UnknownModel(GatewayError):
     code = "model_not_found"
 
 
+class UnknownResponse(GatewayError):
+    """No response of that id is kept."""
+
+    code = "previous_response_not_found"
+
+
 class UnknownPath(GatewayError):
     """There is nothing at that path."""
 
@@ -261,6 +267,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "guardrail_blocked": (400, "invalid_request_error"),
     "model_not_found": (404, "invalid_request_error"),
     "unknown_url": (404, "invalid_request_error"),
+    "previous_response_not_found": (404, "invalid_request_error"),
     "method_not_allowed": (405, "invalid_request_error"),
     "request_timeout": (408, "invalid_request_error"),
     "bad_features": (400, "invalid_request_error"),

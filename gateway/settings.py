@@ -130,6 +130,8 @@ class GatewaySettings:
     """`provider/model` called directly → models to ask instead when it cannot answer, in order."""
     idempotency_s: float = 86_400.0
     """How long an answer is kept for its Idempotency-Key; 0 keeps none."""
+    responses_s: float = 3600.0
+    """How long a response is kept in this process's memory for `previous_response_id`; 0 keeps none."""
     log_requests: bool = False
     """Whether each request is one line of JSON on stderr; never with text of prompts or answers."""
     registry_api: bool = True
@@ -151,7 +153,14 @@ class GatewaySettings:
             if getattr(self, name) <= 0:
                 message = f"{name} must be above 0, got {getattr(self, name)}"
                 raise BadInput(message)
-        for name in ("shutdown_grace_s", "unused_grace_s", "max_retries", "retry_ratio", "idempotency_s"):
+        for name in (
+            "shutdown_grace_s",
+            "unused_grace_s",
+            "max_retries",
+            "retry_ratio",
+            "idempotency_s",
+            "responses_s",
+        ):
             if getattr(self, name) < 0:
                 message = f"{name} must not be negative, got {getattr(self, name)}"
                 raise BadInput(message)

@@ -38,6 +38,8 @@ from gateway.providers.base import Call, Ground
 _CHAT = "/v1/chat/completions"
 _NEWER_NAMES = ("openai/", "azure/")
 """Providers that refuse `top_k`, and for some models `max_tokens`; others may not know its newer name."""
+_NEWER = ("prompt_cache_key", "safety_identifier", "verbosity")
+"""Fields that those alone know for sure, and others may refuse."""
 _FALLBACK = b"x-sluicegate-fallback"
 Answer = Callable[[Exchange, Services, bytes], Coroutine[Any, Any, None]]
 
@@ -229,9 +231,11 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
 
 
 def _fitted(body: Body, exchange: Exchange, model_name: str) -> Body:
-    """*body*, with what another dialect asked for under the names that OpenAI's own models take."""
-    if exchange.dialect is None or not model_name.startswith(_NEWER_NAMES):
+    """*body*, with what another dialect asked for under the names that the provider knows."""
+    if exchange.dialect is None:
         return body
+    if not model_name.startswith(_NEWER_NAMES):
+        return {name: value for name, value in body.items() if name not in _NEWER}
     fitted = {name: value for name, value in body.items() if name not in ("top_k", "max_tokens")}
     if "max_tokens" in body:
         fitted["max_completion_tokens"] = body["max_tokens"]

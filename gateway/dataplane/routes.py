@@ -16,6 +16,7 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/v1/chat/completions": ("POST", complete, True),
     "/v1/completions": ("POST", complete, True),
     "/v1/embeddings": ("POST", embed, True),
+    "/v1/responses": ("POST", speak.respond, True),
     "/v1/moderations": ("POST", moderate.moderate, True),
     "/v1/rerank": ("POST", order, True),
     "/v1/messages": ("POST", speak.messages, True),
@@ -30,6 +31,9 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
 """Path → method, handler, and whether it takes a key."""
 PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
     ("/v1/models/", "", "/v1/models/{id}", "GET", catalogue.model),
+    ("/v1/responses/", "/input_items", "/v1/responses/{id}/input_items", "GET", speak.input_items),
+    ("/v1/responses/", "", "/v1/responses/{id}", "GET", speak.response),
+    ("/v1/responses/", "", "/v1/responses/{id}", "DELETE", speak.forget_response),
     ("/v1/vector_stores/", "/search", "/v1/vector_stores/{release}/search", "POST", search.search),
     ("/v2/models/", "/infer", "/v2/models/{name}/infer", "POST", predict.infer),
     ("/v2/models/", "/ready", "/v2/models/{name}/ready", "GET", catalogue.model_ready),
@@ -62,7 +66,7 @@ def handler_of(exchange: Exchange) -> tuple[Handler, bool]:
         exchange.record.route = name = path
         method, handler, needs_key = exact
     else:
-        name, method, handler = _by_pattern(path)
+        name, method, handler = _by_pattern(path, exchange.method)
         exchange.record.route = name
         needs_key = True
     if exchange.method != method:
@@ -71,8 +75,16 @@ def handler_of(exchange: Exchange) -> tuple[Handler, bool]:
     return handler, needs_key
 
 
-def _by_pattern(path: str) -> tuple[str, str, Handler]:
+def _by_pattern(path: str, asked: str) -> tuple[str, str, Handler]:
+    """The first that fits; of several methods of one name that which was asked."""
+    found: tuple[str, str, Handler] | None = None
     for prefix, suffix, name, method, handler in PATTERNS:
+        if found is not None and found[0] != name:
+            break
         if path.startswith(prefix) and path.endswith(suffix):
-            return name, method, handler
-    raise UnknownPath(f"there is nothing at {path[:200]!r}")
+            found = (name, method, handler)
+            if method == asked:
+                break
+    if found is None:
+        raise UnknownPath(f"there is nothing at {path[:200]!r}")
+    return found

@@ -9,6 +9,7 @@ from gateway.dataplane.admission import Admission
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import Limiter
+from gateway.dataplane.stored import Stored
 from gateway.dataplane.table import Embedder, RouteTable, Target
 from gateway.dataplane.work import Work
 
@@ -73,3 +74,5 @@ class Services:
     """Answers kept for Idempotency-Keys; None keeps none."""
     journal: Journal | None = None
     """Where usage is kept; None where it is not."""
+    responses: Stored | None = None
+    """Responses kept for `previous_response_id`; None keeps none."""

@@ -71,6 +71,18 @@ def errors(stand: Stand) -> None:
         model(stand, "nonesuch").invoke("What is it?")
 
 
+def responses(stand: Stand) -> None:
+    chat = ChatOpenAI(
+        model="support",
+        base_url=f"{stand.url}/v1",
+        api_key=lambda: CLIENT_KEY,
+        max_retries=0,
+        timeout=10,
+        use_responses_api=True,
+    )
+    assert chat.invoke("What is it?").text == "forty two"
+
+
 def embeddings(stand: Stand) -> None:
     embedder = OpenAIEmbeddings(
         model="vllm/tiny",
@@ -83,5 +95,5 @@ def embeddings(stand: Stand) -> None:
 
 TRIALS = {
     "plain": plain, "stream": stream, "tools": tools, "structured output": structured, "async": concurrent,
-    "typed errors": errors, "embeddings": embeddings,
+    "typed errors": errors, "embeddings": embeddings, "responses": responses,
 }  # fmt: skip

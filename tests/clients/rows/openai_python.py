@@ -73,11 +73,19 @@ def moderations(stand: Stand) -> None:
     assert result.flagged
 
 
+def responses(stand: Stand) -> None:
+    answer = stand.client.responses.create(model="support", input="What is it?")
+    assert answer.output_text == "forty two"
+    with stand.client.responses.stream(model="support", input="What is it?") as pieces:
+        assert pieces.get_final_response().output_text == "forty two"
+
+
 def models(stand: Stand) -> None:
     assert "support" in {model.id for model in stand.client.models.list()}
 
 
 TRIALS = {
     "plain": plain, "stream": stream, "tools": tools, "structured output": structured, "async": concurrent,
-    "typed errors": errors, "embeddings": embeddings, "moderations": moderations, "models": models,
+    "typed errors": errors, "embeddings": embeddings, "responses": responses,
+    "moderations": moderations, "models": models,
 }  # fmt: skip

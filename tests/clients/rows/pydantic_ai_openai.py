@@ -6,7 +6,7 @@ import asyncio
 
 from pydantic import BaseModel
 from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.output import NativeOutput
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -51,6 +51,16 @@ def structured(stand: Stand) -> None:
     assert asyncio.run(ask()) == City(name="Oslo", people=717710)
 
 
+def responses(stand: Stand) -> None:
+    async def ask() -> str:
+        chosen = OpenAIResponsesModel(
+            "support", provider=OpenAIProvider(base_url=f"{stand.url}/v1", api_key=CLIENT_KEY)
+        )
+        return (await Agent(chosen).run("What is it?")).output
+
+    assert asyncio.run(ask()) == "forty two"
+
+
 def output_tool(stand: Stand) -> None:
     async def ask() -> City:
         return (await Agent(model(stand), output_type=City).run("Which city?")).output
@@ -59,4 +69,6 @@ def output_tool(stand: Stand) -> None:
     assert asyncio.run(ask()) == City(name="Oslo", people=717710)
 
 
-TRIALS = {"plain": plain, "stream": stream, "structured output": structured, "tools": output_tool}
+TRIALS = {"plain": plain, "stream": stream, "structured output": structured, "tools": output_tool,
+    "responses": responses,
+}  # fmt: skip
