@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli import config, keys, limits, prices, serve, usage
+from gateway.cli import config, engine, keys, limits, prices, serve, usage
 from registry import terminal
 
 application = terminal.command_group("Serve every model behind one OpenAI-compatible API.")
@@ -12,6 +12,7 @@ application.add_typer(keys.application, name="keys")
 application.add_typer(limits.application, name="limits")
 application.add_typer(prices.application, name="prices")
 application.add_typer(config.application, name="config")
+application.add_typer(engine.application, name="engine")
 
 
 def main() -> None:

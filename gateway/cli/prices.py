@@ -248,7 +248,7 @@ def _chosen(
     """The prices that *patterns* ask for, by model, and why others have none."""
     found: dict[str, Price] = {}
     skipped: dict[str, str] = {}
-    for model, facts in sorted(_models(content)):
+    for model, _is_its_own, facts in sorted(_models(content), key=lambda one: one[:2]):
         if not any(fnmatchcase(model, pattern) for pattern in patterns):
             continue
         names = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
@@ -260,8 +260,8 @@ def _chosen(
     return list(found.values()), skipped
 
 
-def _models(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """`provider/model` and the facts of each model."""
+def _models(content: Mapping[str, Any]) -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
+    """`provider/model`, whether the table writes it so, and its facts; it may stand there in both ways."""
     for name, facts in content.items():
         if (
             isinstance(facts, dict)
@@ -269,7 +269,8 @@ def _models(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
             and name != "sample_spec"
         ):
             provider = facts["litellm_provider"]
-            yield (name if name.startswith(f"{provider}/") else f"{provider}/{name}"), facts
+            is_its_own = name.startswith(f"{provider}/")
+            yield (name if is_its_own else f"{provider}/{name}"), is_its_own, facts
 
 
 def _picousd(value: object) -> int | None:

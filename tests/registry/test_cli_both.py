@@ -304,7 +304,7 @@ PATTERNS = (
     ("secret", re.compile(r"\b(sgr-|whsec_)[A-Za-z0-9_+/=-]+")),
     ("id", re.compile(r"\b[a-z]{2,12}_0[0-9a-z]{12,}")),
     ("digest", re.compile(r"(?:sha256:)?[0-9a-f]{64}")),
-    ("text", re.compile(r"\b[A-Za-z0-9+/_-]{60,}={0,2}")),
+    ("text", re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{60,}={0,2}")),
     ("short", re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{12,16}\b")),
 )
 

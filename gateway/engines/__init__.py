@@ -1,0 +1,1 @@
+"""Inference engines as the gateway starts, watches and describes them."""
