@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from registry import terminal
-from tests.bench.gateway import collapse, machine, options, report, soak, speed, workers
+from tests.bench.gateway import collapse, dialects, machine, options, report, soak, speed, workers
 from tests.bench.gateway.scenarios import default_scenarios
 
 application = typer.Typer(
@@ -108,6 +108,28 @@ def workers_command(
         workers.Load(body_bytes, seconds, rounds), cache, python.absolute(), sluicegate_args, sluicegate_env
     )
     _publish(workers.markdown(found, facts), workers.plain_json(found, facts), json_file, markdown_file)
+
+
+@application.command("dialects", epilog="Example: python -m tests.bench.gateway dialects --seconds 3")
+def dialects_command(
+    *,
+    seconds: Annotated[float, typer.Option(help="Load of each measurement.")] = 4.0,
+    rounds: Annotated[int, typer.Option(help="Turns of all APIs.")] = 3,
+    cache: options.Cache = options.DEFAULT_CACHE,
+    python: options.Python = options.DEFAULT_PYTHON,
+    sluicegate_args: options.Serve = "",
+    sluicegate_env: options.Env = None,
+    json_file: options.JsonFile = None,
+    markdown_file: options.MarkdownFile = None,
+) -> None:
+    """What `/v1/messages` and `/v1/responses` cost beside chat; exit code 1 above twice."""
+    facts = machine.facts()
+    load = dialects.Load(seconds, rounds)
+    found = dialects.run(load, cache, python.absolute(), sluicegate_args, sluicegate_env)
+    _publish(dialects.markdown(found, facts), dialects.plain_json(found, facts), json_file, markdown_file)
+    if why := dialects.missed(found):
+        print("; ".join(why))
+        raise typer.Exit(1)
 
 
 @application.command("soak", epilog="Example: python -m tests.bench.gateway soak --requests 200000")
