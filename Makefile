@@ -1,6 +1,6 @@
 # Needs python3.11 or newer, make and the Python package index; everything else it brings itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports tests compiled wheel clients setup clean
+.PHONY: help demo test check lint types imports tests compiled vllm wheel clients setup clean
 SHELL := /bin/sh
 
 UV_VERSION := 0.13.9
@@ -42,6 +42,9 @@ tests: setup clients ## The tests alone, in TEST_PROCESSES (2); PYTEST_FLAGS are
 compiled: setup ## The gateway's tests against its compiled modules; skipped without a C compiler
 	@sh .ci/compiled
 
+vllm: setup ## Tests against a real vLLM on the processor; its environment takes ten minutes once
+	@sh .ci/vllm
+
 wheel: $(UV) ## A wheel with the busiest modules compiled, in dist/; needs a C compiler and Python's headers
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(UV) build --quiet --python .uv/bin/python
 
@@ -58,4 +61,4 @@ $(UV):
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) >&2 || { rm -rf .uv; exit 1; }
 
 clean: ## Remove what make made
-	rm -rf .venv .uv .demo .compiled dist
+	rm -rf .venv .uv .vllm .demo .compiled dist
