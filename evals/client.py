@@ -79,7 +79,11 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._concurrency),
             timeout=aiohttp.ClientTimeout(total=self.patience.timeout_s, sock_connect=5),
-            headers={"authorization": f"Bearer {self._key}", "user-agent": "sluicegate-evals"},
+            headers={
+                "authorization": f"Bearer {self._key}",
+                "user-agent": "sluicegate-evals",
+                "cache-control": "no-cache",
+            },
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self

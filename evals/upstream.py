@@ -59,7 +59,11 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         """Open the session."""
-        headers = {"user-agent": "sluicegate-evals", "content-type": "application/json"}
+        headers = {
+            "user-agent": "sluicegate-evals",
+            "content-type": "application/json",
+            "cache-control": "no-cache",
+        }
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
         self._session = aiohttp.ClientSession(

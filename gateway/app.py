@@ -18,6 +18,7 @@ from gateway.controlplane.refresh import Live
 from gateway.controlplane.requestlog import RequestLog
 from gateway.controlplane.webhooks import Webhooks
 from gateway.dataplane.admission import Admission
+from gateway.dataplane.cache import Cache
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import open_limiter
@@ -110,6 +111,7 @@ class Gateway:
             self._limiter,
             answers,
             self._journal,
+            Cache(settings.cache_s) if settings.cache_s else None,
             Stored(settings.responses_s) if settings.responses_s else None,
         )
         bounds = Bounds(

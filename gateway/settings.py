@@ -130,6 +130,8 @@ class GatewaySettings:
     """`provider/model` called directly → models to ask instead when it cannot answer, in order."""
     idempotency_s: float = 86_400.0
     """How long an answer is kept for its Idempotency-Key; 0 keeps none."""
+    cache_s: Mapping[str, float] = field(default_factory=dict)
+    """Release or `provider/model`, or `*` → seconds for which equal requests of an account get one answer."""
     responses_s: float = 3600.0
     """How long a response is kept in this process's memory for `previous_response_id`; 0 keeps none."""
     log_requests: bool = False
@@ -152,6 +154,10 @@ class GatewaySettings:
         ):  # fmt: skip
             if getattr(self, name) <= 0:
                 message = f"{name} must be above 0, got {getattr(self, name)}"
+                raise BadInput(message)
+        for name, seconds in self.cache_s.items():
+            if seconds < 0:
+                message = f"cache_s.{name} must not be negative, got {seconds}"
                 raise BadInput(message)
         for name in (
             "shutdown_grace_s",

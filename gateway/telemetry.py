@@ -114,6 +114,7 @@ class _Row:
     unpriced: int = 0
     retries: int = 0
     fallbacks: int = 0
+    replayed: int = 0
     predicted: int = 0
     refused: int = 0
     failed: int = 0
@@ -199,6 +200,7 @@ class Telemetry:
             row.unpriced += 1
         row.retries += record.attempts - 1
         row.fallbacks += record.fallback
+        row.replayed += record.replayed
         if record.streaming and record.first_byte_s:
             row.first_byte.observe(record.first_byte_s)
             writing_s = record.duration_s - record.first_byte_s
@@ -284,6 +286,7 @@ _COUNTERS: tuple[tuple[str, str, str, Callable[[_Row], int]], ...] = (
     ("sluicegate_retries", "Upstream calls beyond the first of a request.", "model", lambda row: row.retries),
     ("sluicegate_fallbacks", "Requests answered by something other than a release's first model.", "release",
      lambda row: row.fallbacks),
+    ("sluicegate_cache_hits", "Requests answered as an equal one was.", "release", lambda row: row.replayed),
 )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ import msgspec
 from gateway.dataplane import embeddings, rerank
 from gateway.dataplane.answer import forward
 from gateway.dataplane.augment import augment, passages_header
+from gateway.dataplane.cache import HEADER as HIT
+from gateway.dataplane.cache import Cache
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.idempotency import HEADER, once
 from gateway.dataplane.request import (
@@ -123,7 +125,34 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
         usage, body = False, asking_usage(body)
     exchange.record.guard_s = exchange.elapsed_s() - reserved_s
     outgoing = _Outgoing(body, stream, Wanted(usage, -(-len(data) // 4)), question, grounds)
+    if services.cache is None:
+        await _relay(exchange, route, outgoing, services)
+    else:
+        await _cached(exchange, route, outgoing, services, services.cache)
+
+
+async def _cached(
+    exchange: Exchange, route: Route, outgoing: _Outgoing, services: Services, cache: Cache
+) -> None:
+    """The answer that an equal request got, or that of an upstream, which is then kept."""
+    key = cache.key(exchange, route, outgoing.body, usage=outgoing.wanted.usage)
+    kept = cache.get(key) if key is not None else None
+    if kept is not None:
+        exchange.dialect = None  # it was kept as it was sent
+        exchange.record.replayed = True
+        exchange.extra.append((HIT, b"hit"))
+        exchange.respond(200, kept.body, kept.headers)
+        return
+    if key is None:
+        await _relay(exchange, route, outgoing, services)
+        return
+    exchange.extra.append((HIT, b"miss"))
+    if exchange.copy is None:
+        exchange.copy = []
     await _relay(exchange, route, outgoing, services)
+    record = exchange.record
+    if exchange.finished and not exchange.gone and not record.error and record.status == 200:
+        cache.put(key, route, exchange.sent_headers, b"".join(exchange.copy))
 
 
 def order(exchange: Exchange, services: Services) -> Coroutine[Any, Any, None]:

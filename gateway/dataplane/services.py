@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from gateway.dataplane.admission import Admission
+from gateway.dataplane.cache import Cache
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import Limiter
@@ -74,5 +75,7 @@ class Services:
     """Answers kept for Idempotency-Keys; None keeps none."""
     journal: Journal | None = None
     """Where usage is kept; None where it is not."""
+    cache: Cache | None = None
+    """Answers given again to equal requests; None keeps none."""
     responses: Stored | None = None
     """Responses kept for `previous_response_id`; None keeps none."""

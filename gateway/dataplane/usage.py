@@ -45,6 +45,8 @@ class UsageRecord(msgspec.Struct):
     """Upstream calls made; more than one means retries or fallbacks."""
     fallback: bool = False
     """Whether something other than the release's first model, or a default answer, was given."""
+    replayed: bool = False
+    """Whether an equal request's answer was given again."""
     duration_s: float = 0.0
     first_byte_s: float = 0.0
     """From the request's head to the first byte of the answer's body; 0 when there was none."""
