@@ -108,7 +108,7 @@ def test_killed_in_the_middle_of_a_stream_and_back_again(client: openai.OpenAI, 
     """The client hears of it, the breaker opens, and once the engine is back so are its answers."""
     doomed = children(engine.process.pid)  # looked up before: the stream takes seconds alone
     endless = {"ignore_eos": True}
-    stream = ask(client, messages=LONG, stream=True, n=8, max_tokens=900, extra_body=endless)
+    stream = ask(client, messages=LONG, stream=True, n=8, temperature=1, max_tokens=900, extra_body=endless)
     for _ in range(3):
         next(stream)
     for pid in doomed:
