@@ -13,6 +13,9 @@ from gateway.dataplane.services import Services
 from gateway.dataplane.table import Target
 from gateway.errors import InvalidRequest, NotReady
 
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+"""Of the Open Inference Protocol."""
+
 
 async def models(exchange: Exchange, services: Services) -> None:
     """`GET /v1/models`: every release and alias that the key may call, sorted."""
@@ -44,7 +47,11 @@ async def server(exchange: Exchange, services: Services) -> None:
         number = version("sluicegate")
     except PackageNotFoundError:
         number = "0"
-    answer = {"name": "sluicegate", "version": number, "extensions": []}
+    answer = {
+        "name": "sluicegate",
+        "version": number,
+        "extensions": ["binary_tensor_data", "model_repository"],
+    }
     exchange.respond(200, msgspec.json.encode(answer))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.dataplane import tensors
 from gateway.dataplane.breaker import REFUSED, Breaker
 from gateway.dataplane.complete import circuit_open
 from gateway.dataplane.exchange import Exchange
@@ -38,13 +39,17 @@ class Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] = []
+    parameters: dict[str, Any] | None = None
+    """`binary_data_size`: its values are so many bytes after the JSON."""
 
 
 class Output(msgspec.Struct):
     """One output the client asks for."""
 
     name: str
+    parameters: dict[str, Any] | None = None
+    """`binary_data`: whether its values are wanted as bytes."""
 
 
 class InferRequest(msgspec.Struct):
@@ -53,6 +58,8 @@ class InferRequest(msgspec.Struct):
     inputs: list[Tensor]
     id: str | None = None
     outputs: list[Output] | None = None
+    parameters: dict[str, Any] | None = None
+    """`binary_data_output`: whether all outputs that are not named are wanted as bytes."""
 
 
 class SeedRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,6 +69,7 @@ class SeedRow(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _INFER = msgspec.json.Decoder(InferRequest)
+_LENGTH = b"inference-header-content-length"
 _ROW = msgspec.json.Decoder(SeedRow)
 _DEFAULT = b'{"prediction":"default_value","confidence":0.0,"fallback":true}'
 """What `/predict` answers, where settings want it, while its model is left alone."""
@@ -72,28 +80,35 @@ _ROWS = msgspec.json.Decoder(list[SeedRow])
 async def infer(exchange: Exchange, services: Services) -> None:
     """`POST /v2/models/{name}[/versions/{v}]/infer`."""
     name = model_in_path(exchange.path, "/v2/models/", "/infer")
-    if exchange.header(b"inference-header-content-length") is not None:
-        message = "binary tensor data is not supported; send data as JSON"
-        raise InvalidRequest(message, param="inputs")
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
-    route, predictor = await _predictor(exchange, name, services)
+    route, predictor = await predictor_of(exchange, name, services)
+    length, rest = exchange.header(_LENGTH), b""
+    if length is not None:
+        data, rest = tensors.split(data, length)
     request = decode(data, _INFER)
+    _read_binary(request.inputs, rest)
     rows = rows_of(request.inputs, predictor, services.limits.max_batch_rows)
-    predictions = await _run(exchange, route, predictor, rows, services)
+    predictions = await run_rows(exchange, route, predictor, rows, services)
     outputs = _outputs(predictions, predictor, request.outputs)
     answer: dict[str, Any] = {"model_name": name, "model_version": route.digest}
     if request.id is not None:
         answer["id"] = request.id
-    exchange.respond(200, msgspec.json.encode({**answer, "outputs": outputs}))
+    packed = _packed(outputs, request)
+    body = msgspec.json.encode({**answer, "outputs": outputs})
+    if not packed:
+        exchange.respond(200, body)
+        return
+    headers = ((b"content-type", b"application/octet-stream"), (_LENGTH, b"%d" % len(body)))
+    exchange.respond(200, b"".join([body, *packed]), headers)
 
 
 async def predict(exchange: Exchange, services: Services) -> None:
     """`POST /predict`: one row."""
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
-    route, predictor = await _predictor(exchange, _chosen(exchange, services), services)
+    route, predictor = await predictor_of(exchange, chosen(exchange, services), services)
     row = decode(data, _ROW)
     try:
-        predictions = await _run(exchange, route, predictor, [row.features], services)
+        predictions = await run_rows(exchange, route, predictor, [row.features], services)
     except CircuitOpen:
         if not services.default_prediction:
             raise
@@ -113,10 +128,10 @@ async def predict(exchange: Exchange, services: Services) -> None:
 async def predict_batch(exchange: Exchange, services: Services) -> None:
     """`POST /predict/batch`: a list of rows; answers have their positions as ids."""
     data = await exchange.body(services.limits.max_body_bytes, services.limits.body_timeout_s)
-    route, predictor = await _predictor(exchange, _chosen(exchange, services), services)
+    route, predictor = await predictor_of(exchange, chosen(exchange, services), services)
     rows = decode(data, _ROWS)
     _check_rows(len(rows), services.limits.max_batch_rows)
-    predictions = await _run(exchange, route, predictor, [row.features for row in rows], services)
+    predictions = await run_rows(exchange, route, predictor, [row.features for row in rows], services)
     answers = [
         {"id": index, "prediction": prediction, "probability": probability, "label": label}
         for index, (prediction, probability, label) in enumerate(
@@ -126,7 +141,37 @@ async def predict_batch(exchange: Exchange, services: Services) -> None:
     exchange.respond(200, msgspec.json.encode(answers))
 
 
-def rows_of(tensors: Sequence[Tensor], predictor: Predictor, max_rows: int) -> Rows:
+def _read_binary(inputs: Sequence[Tensor], rest: bytes) -> None:
+    """Give each tensor with `binary_data_size` its values, in order. Raises InvalidRequest."""
+    at = 0
+    for tensor in inputs:
+        size = (tensor.parameters or {}).get("binary_data_size")
+        if size is None:
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest) - at:
+            _refuse(tensor, f"binary_data_size {str(size)[:16]} is not 0 to {len(rest) - at}, what is left")
+        tensor.data = tensors.unpack(tensor.name, tensor.datatype, rest[at : at + size])
+        at += size
+    if at != len(rest):
+        message = f"inputs: {len(rest) - at} bytes after the JSON belong to no tensor"
+        raise InvalidRequest(message, param="inputs")
+
+
+def _packed(outputs: list[dict[str, Any]], request: InferRequest) -> list[bytes]:
+    """The values of outputs that are wanted as bytes, which then say their size instead."""
+    by_name = {output.name: (output.parameters or {}).get("binary_data") for output in request.outputs or ()}
+    by_default = bool((request.parameters or {}).get("binary_data_output"))
+    found = []
+    for output in outputs:
+        wanted = by_name.get(output["name"])
+        if wanted if wanted is not None else by_default:
+            data = tensors.pack(output["datatype"], output.pop("data"))
+            output["parameters"] = {"binary_data_size": len(data)}
+            found.append(data)
+    return found
+
+
+def rows_of(inputs: Sequence[Tensor], predictor: Predictor, max_rows: int) -> Rows:
     """
     Tensors, one for each feature, as rows.
 
@@ -135,13 +180,13 @@ def rows_of(tensors: Sequence[Tensor], predictor: Predictor, max_rows: int) -> R
             datatype that the feature does not take. Whether features are missing is the model's to say.
         BodyTooLarge: more rows than *max_rows*.
     """
-    if not tensors:
+    if not inputs:
         message = "inputs: is empty; send one tensor for each feature"
         raise InvalidRequest(message, param="inputs")
     dtypes = {feature.name: feature.dtype for feature in predictor.features}
-    count = tensors[0].shape[0] if tensors[0].shape else -1
+    count = inputs[0].shape[0] if inputs[0].shape else -1
     columns: dict[str, list[Any]] = {}
-    for tensor in tensors:
+    for tensor in inputs:
         if tensor.name in columns:
             _refuse(tensor, "is given twice")
         if tensor.shape not in ([count], [count, 1]) or count < 0:
@@ -154,7 +199,8 @@ def rows_of(tensors: Sequence[Tensor], predictor: Predictor, max_rows: int) -> R
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-async def _predictor(exchange: Exchange, model: str, services: Services) -> tuple[Route, Predictor]:
+async def predictor_of(exchange: Exchange, model: str, services: Services) -> tuple[Route, Predictor]:
+    """The prediction release that *model* names, counted against its limits. Raises what `resolve` does."""
     if "/" in model:
         message = f"{model[:200]!r} is not a release"
         raise UnknownModel(message, param="model")
@@ -168,7 +214,7 @@ async def _predictor(exchange: Exchange, model: str, services: Services) -> tupl
     return route, route.predictor
 
 
-async def _run(
+async def run_rows(
     exchange: Exchange,
     route: Route,
     predictor: Predictor,
@@ -203,7 +249,7 @@ async def _run(
     return predictions
 
 
-def _chosen(exchange: Exchange, services: Services) -> str:
+def chosen(exchange: Exchange, services: Services) -> str:
     """The model of a request that names none in its path."""
     named = exchange.query("model")
     if named is None and (header := exchange.header(b"x-sluicegate-model")) is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.dataplane import catalogue, moderate, predict, search, speak
+from gateway.dataplane import catalogue, invocations, moderate, predict, repository, search, speak
 from gateway.dataplane.complete import complete, embed, order
 from gateway.dataplane.dialects.messages_reply import Messages
 from gateway.dataplane.exchange import Dialect, Exchange
+from gateway.dataplane.invocations import MlflowErrors
 from gateway.dataplane.services import Services
 from gateway.errors import UnknownPath, WrongMethod
 
@@ -25,6 +26,10 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/v2": ("GET", catalogue.server, False),
     "/v2/health/live": ("GET", catalogue.live, False),
     "/v2/health/ready": ("GET", catalogue.ready, False),
+    "/v2/repository/index": ("POST", repository.index, True),
+    "/invocations": ("POST", invocations.invoke, True),
+    "/ping": ("GET", invocations.ping, False),
+    "/version": ("GET", invocations.about, False),
     "/predict": ("POST", predict.predict, True),
     "/predict/batch": ("POST", predict.predict_batch, True),
 }
@@ -35,6 +40,8 @@ PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
     ("/v1/responses/", "", "/v1/responses/{id}", "GET", speak.response),
     ("/v1/responses/", "", "/v1/responses/{id}", "DELETE", speak.forget_response),
     ("/v1/vector_stores/", "/search", "/v1/vector_stores/{release}/search", "POST", search.search),
+    ("/v2/repository/models/", "/load", "/v2/repository/models/{name}/load", "POST", repository.load),
+    ("/v2/repository/models/", "/unload", "/v2/repository/models/{name}/unload", "POST", repository.unload),
     ("/v2/models/", "/infer", "/v2/models/{name}/infer", "POST", predict.infer),
     ("/v2/models/", "/ready", "/v2/models/{name}/ready", "GET", catalogue.model_ready),
     ("/v2/models/", "", "/v2/models/{name}", "GET", catalogue.metadata),
@@ -43,6 +50,7 @@ PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
 DIALECTS: dict[str, Callable[[str], Dialect]] = {
     "/v1/messages": Messages,
     "/v1/messages/count_tokens": Messages,
+    "/invocations": MlflowErrors,
 }
 """Path → how errors are told there, made with the request's id; elsewhere as OpenAI tells them."""
 _PREFIXES = ("/v1/", "/v2/")

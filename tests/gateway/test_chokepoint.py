@@ -6,7 +6,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,7 +49,8 @@ class Way:
     """The same with personal data; None where a route takes no text that a model reads."""
     route: str = ""
     """As usage records name it; by default the path."""
-    method: str = field(default="POST")
+    method: str = "POST"
+    answers: int = 200
 
     @property
     def name(self) -> str:
@@ -95,6 +96,10 @@ WAYS = [
         "/v1/vector_stores/{release}/search",
     ),
     Way("/v2/models/churn/infer", {"inputs": INPUTS}, None, "/v2/models/{name}/infer"),
+    Way("/v2/repository/index", {}),
+    Way("/v2/repository/models/churn/load", {}, None, "/v2/repository/models/{name}/load"),
+    Way("/v2/repository/models/churn/unload", {}, None, "/v2/repository/models/{name}/unload", answers=400),
+    Way("/invocations", {"dataframe_records": [ROW]}),
     Way("/predict", {"features": ROW}),
     Way("/predict/batch", [{"features": ROW}]),
 ]
@@ -168,10 +173,15 @@ def test_a_key_calls_only_the_routes_it_was_made_for(
 @ways
 def test_each_answer_leaves_one_record(gate: Stand, records: list[UsageRecord], way: Way) -> None:
     status, answer = ask(gate, way, way.body)
-    assert status == 200, answer
+    assert status == way.answers, answer
     until(lambda: records)
     (record,) = records
-    assert (record.route, record.status, record.key_id, record.account) == (way.name, 200, "key_1", "key_1")
+    assert (record.route, record.status, record.key_id, record.account) == (
+        way.name,
+        way.answers,
+        "key_1",
+        "key_1",
+    )
     assert record.duration_s > 0
 
 
@@ -182,7 +192,7 @@ def test_a_limit_holds(up: Upstream, way: Way) -> None:
     plane = DataPlane(sources, stand.records.append, default_predict="churn", limiter=memory_limiter())
     with serving(plane) as stand.url:
         found = [ask(stand, way, way.body)[0] for _ in range(2)]
-    assert found == [200, 429]
+    assert found == [way.answers, 429]
     assert [record.limited for record in stand.records] == ["", "key.rpm"]
 
 

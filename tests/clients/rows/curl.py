@@ -43,4 +43,15 @@ def predict(stand: Stand) -> None:
     assert (said["label"], said["probability"]) == ("Yes", [0.25, 0.75])
 
 
-TRIALS = {"plain": plain, "stream": stream, "`--compressed`": compressed, "`/predict`": predict}
+def invocations(stand: Stand) -> None:
+    rows = {"dataframe_records": [{"plan": "basic", "months": 3}]}
+    assert json.loads(_say(stand, "/invocations", rows)) == {"predictions": ["Yes"]}
+
+
+TRIALS = {
+    "plain": plain,
+    "stream": stream,
+    "`--compressed`": compressed,
+    "`/predict`": predict,
+    "MLflow's `/invocations`": invocations,
+}
