@@ -92,6 +92,10 @@ def pin(connection: Connection, file: ReleaseFile) -> ReleaseContent:
             other = versions.by_digest(connection, "prompt", variant.prompt)
             prompts.check_for_release(other, content)
             _check_alike(variant.name, prompts.content_of(own), prompts.content_of(other))
+    if content.serving is not None and content.model.startswith("vllm/"):
+        from registry.entities.engines import engine_of_release
+
+        engine_of_release(content)
     return content
 
 

@@ -26,29 +26,30 @@ KEY_VARIABLE = "VLLM_API_KEY"
 application = terminal.command_group(
     "Run vLLM: check an engine, show its command or manifest, keep it alive."
 )
-EngineFile = Annotated[Path, typer.Argument(help="YAML of an engine; its keys are vLLM's own.")]
+Engine = Annotated[
+    str, typer.Argument(help="YAML of an engine, whose keys are vLLM's own, or a release that says serving:.")
+]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Where it listens.")]
 
 
 @application.command("check", epilog="Example: gateway engine check engines/qwen3.yaml")
-def check(file: EngineFile, *, as_json: Json = False) -> None:
+def check(engine: Engine, *, as_json: Json = False) -> None:
     """Refuse what vLLM would refuse after minutes of loading; print what is set."""
-    engine = _read(file)
-    values = {name: value for name, value in asdict(engine).items() if value not in (None, (), {}, False)}
-    answer: dict[str, Any] = {"ok": True, "engine": values, "cautions": list(engine.cautions())}
-    cautions = [f"caution: {caution}" for caution in engine.cautions()]
+    chosen = _read(engine)
+    values = {name: value for name, value in asdict(chosen).items() if value not in (None, (), {}, False)}
+    answer: dict[str, Any] = {"ok": True, "engine": values, "cautions": list(chosen.cautions())}
+    cautions = [f"caution: {caution}" for caution in chosen.cautions()]
     show(
         answer, lambda: "\n".join([table(("KEY", "VALUE"), list(values.items())), *cautions]), as_json=as_json
     )
 
 
 @application.command("command", epilog="Example: gateway engine command engines/qwen3.yaml --port 8001")
-def command(file: EngineFile, *, port: Port = 8000, as_json: Json = False) -> None:
+def command(engine: Engine, *, port: Port = 8000, as_json: Json = False) -> None:
     """Print the `vllm serve` that runs it on loopback, and its environment without the key."""
     from gateway.engines import vllm
 
-    engine = _read(file)
-    argv, environment = vllm.command(engine, port, drain_s=20)
+    argv, environment = vllm.command(_read(engine), port, drain_s=20)
     answer = {"ok": True, "argv": argv, "environment": environment}
     words = [f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
     show(answer, " ".join([*words, shlex.join(argv)]), as_json=as_json)
@@ -60,7 +61,7 @@ def command(file: EngineFile, *, port: Port = 8000, as_json: Json = False) -> No
     "--image vllm/vllm-openai:v0.32.0 | kubectl apply -f -",
 )
 def manifest(
-    file: EngineFile,
+    engine: Engine,
     *,
     name: Annotated[str, typer.Option(help="Of the Deployment and its Service.")],
     image: Annotated[str, typer.Option(help="With a tag or a digest, not latest.")],
@@ -80,14 +81,14 @@ def manifest(
     place = Place(
         secret, namespace=namespace, replicas=replicas, cpus=cpus, memory_gib=memory_gib
     )  # fmt: skip
-    print(kubernetes.manifest(_read(file), name, image, place, gpus=gpus), end="")
+    print(kubernetes.manifest(_read(engine), name, image, place, gpus=gpus), end="")
 
 
 @application.command(
     "run", epilog="Example: VLLM_API_KEY=… gateway engine run engines/qwen3.yaml --port 8001 --log qwen3.log"
 )
 def run(
-    file: EngineFile,
+    engine: Engine,
     *,
     port: Port = 8000,
     log: Annotated[Path | None, typer.Option(help="By default <file>.log beside the file.")] = None,
@@ -107,9 +108,8 @@ def run(
     if key is None:
         message = f"set {KEY_VARIABLE}: the key that the engine is to want, and the gateway to send"
         raise BadInput(message)
-    engine = _read(file)
-    place = log or file.with_suffix(".log")
-    launch = local(engine, port, log=place, api_key=key, program=program)
+    place = log or Path(engine).with_suffix(".log")
+    launch = local(_read(engine), port, log=place, api_key=key, program=program)
     supervisor = Supervisor(launch, Patience(start_s=start_s))
     failed = asyncio.run(_keep(supervisor, Patience(start_s=start_s), as_json=as_json))
     raise typer.Exit(terminal.EXIT_CONFIG if failed else terminal.EXIT_OK)
@@ -145,8 +145,27 @@ def _tell(status: EngineStatus, supervisor: Supervisor, *, as_json: bool) -> Non
     sys.stdout.flush()
 
 
-def _read(file: Path) -> VLLMEngine:
-    from registry import parse
-    from registry.entities.engines import VLLMEngine
+def _read(named: str) -> VLLMEngine:
+    """
+    The engine in a file, or that of a release.
 
-    return parse.read(file, VLLMEngine)
+    Raises:
+        BadInput: a malformed engine, or a release that does not say how its model is run.
+        BadRef, NotFound: neither a file nor a release.
+    """
+    from registry import parse, releases
+    from registry.entities.engines import VLLMEngine, engine_of_release
+    from registry.refs import parse_ref
+    from registry.workspace import open_workspace
+
+    path = Path(named)
+    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+        return parse.read(path, VLLMEngine)
+    ref = parse_ref(named)
+    with open_workspace() as workspace, workspace.viewing("versions.show") as connection:
+        version = releases.resolve(connection, ref)
+    engine = engine_of_release(releases.content_of(version))
+    if engine is None:
+        message = f"release {named}: it does not say how its model is run; add serving: to its file"
+        raise BadInput(message)
+    return engine

@@ -83,6 +83,31 @@ def test_an_engine_is_kept_until_told_to_stop(file: Path, tmp_path: Path) -> Non
     assert states == ["starting", "ready", "stopped"]
 
 
+def test_a_release_may_say_how_its_model_is_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "SLUICEGATE_REGISTRY__HOME": str(tmp_path / "home")}
+    release = {"name": "support", "kind": "chat", "model": "vllm/tiny", "serving": ENGINE}
+    file = tmp_path / "support.yaml"
+
+    def create() -> subprocess.CompletedProcess[str]:
+        file.write_text(yaml.safe_dump(release))
+        program = "from registry.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", program, "releases", "create", str(file)],
+            env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    assert create().returncode == 0
+    done = subprocess.run(
+        [*GATEWAY, "command", "support@candidate", "--json"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["argv"][:3] == ["vllm", "serve", "/models/tiny"]
+    release["serving"] = {**ENGINE, "served_names": ["other"]}
+    refused = create()
+    assert refused.returncode == 3
+    assert "it serves other, and the release asks for tiny" in refused.stderr
+
+
 def test_without_a_key_nothing_is_run(file: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "VLLM_API_KEY"}
     done = subprocess.run(
