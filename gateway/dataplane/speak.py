@@ -20,11 +20,12 @@ from gateway.dataplane.resolve import resolve
 from gateway.dataplane.services import Services
 from gateway.dataplane.stored import Kept
 from gateway.dataplane.usage import estimate_tokens
-from gateway.errors import UnknownResponse
+from gateway.errors import InvalidRequest, UnknownResponse
 
 Answer = Callable[[Exchange, Services, bytes], Awaitable[None]]
 _ITEMS = msgspec.json.Decoder(list[dict[str, Any]])
 _RESPONSES = "/v1/responses/"
+_MOST_ITEMS, _ITEMS_IN_PAGE = 100, 20
 
 
 async def messages(exchange: Exchange, services: Services) -> None:
@@ -80,15 +81,44 @@ async def forget_response(exchange: Exchange, services: Services) -> None:
 
 
 async def input_items(exchange: Exchange, services: Services) -> None:
-    """`GET /v1/responses/{id}/input_items`: what it answered, oldest last. Raises UnknownResponse."""
+    """
+    `GET /v1/responses/{id}/input_items`: what it answered, a page of *limit* from behind *after*, oldest last
+    unless *order* is `asc`.
+
+    Raises:
+        UnknownResponse: it is not kept.
+        InvalidRequest: `limit` is not in 1 to 100, `order` is another word, or no item is called `after`.
+    """
     await reserve(exchange, services)
     name = exchange.path.removeprefix(_RESPONSES).removesuffix("/input_items")
     kept = _kept(exchange, services, name)
     items = _ITEMS.decode(kept.items)[: kept.inputs]
-    found = [{"id": f"item_{at}", "type": "message", **_shown(item)} for at, item in enumerate(items)][::-1]
-    first, last = (found[0]["id"], found[-1]["id"]) if found else (None, None)
-    page = {"object": "list", "data": found, "first_id": first, "last_id": last, "has_more": False}
-    exchange.respond(200, msgspec.json.encode(page))
+    found = [{"id": f"item_{at}", "type": "message", **_shown(item)} for at, item in enumerate(items)]
+    exchange.respond(200, msgspec.json.encode(_page(exchange, found)))
+
+
+def _page(exchange: Exchange, found: list[Item]) -> dict[str, Any]:
+    order, limit, after = (exchange.query(name) for name in ("order", "limit", "after"))
+    if order not in (None, "asc", "desc"):
+        raise _wrong("order", "must be asc or desc")
+    if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= _MOST_ITEMS):
+        raise _wrong("limit", f"must be a whole number from 1 to {_MOST_ITEMS}")
+    if order != "asc":
+        found.reverse()
+    begin = 0
+    if after is not None:
+        begin = next((at for at, item in enumerate(found, 1) if item["id"] == after), 0)
+        if not begin:
+            raise _wrong("after", "names no input item of this response")
+    end = begin + int(limit or _ITEMS_IN_PAGE)
+    page = found[begin:end]
+    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+    more = end < len(found)
+    return {"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more}
+
+
+def _wrong(name: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{name}: {why}", param=name)
 
 
 async def _answered(exchange: Exchange, services: Services, answer: Answer) -> None:

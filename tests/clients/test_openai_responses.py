@@ -137,6 +137,24 @@ def test_a_conversation_goes_on_and_can_be_read_and_forgotten(served: Stand) -> 
         served.client.responses.retrieve(second.id)
 
 
+def test_input_items_are_read_page_by_page(served: Stand) -> None:
+    items: Any = [{"role": "user", "content": str(at), "type": "message"} for at in range(5)]
+    listed = served.client.responses.input_items.list
+    name = create(served, input=items).id
+
+    def texts(page: Any) -> list[str]:
+        return [item.content[0].text for item in page]
+
+    assert texts(listed(name)) == ["4", "3", "2", "1", "0"]
+    assert texts(listed(name, order="asc", limit=2)) == ["0", "1", "2", "3", "4"]
+    page = listed(name, limit=2, after="item_3")
+    assert (texts(page.data), page.has_more) == (["2", "1"], True)
+    for wrong in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "item_9"}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            listed(name, **wrong)
+        assert caught.value.param == next(iter(wrong))
+
+
 def test_what_is_not_to_be_stored_is_not(served: Stand) -> None:
     answer = create(served, store=False)
     assert answer.store is False
@@ -243,6 +261,27 @@ def test_a_stream_that_breaks_off_fails_and_is_not_kept(served: Stand) -> None:
     events: Any = list(stream)
     assert [event.type for event in events[-2:]] == ["error", "response.failed"]
     assert (events[-2].code, events[-1].response.status) == ("upstream_broken", "failed")
+    with pytest.raises(openai.NotFoundError):
+        served.client.responses.retrieve(events[0].response.id)
+
+
+HALF = b'{"model": "tiny", "choices": [{"index": 0, "%s": {"content": "half"}, "finish_reason": null}]}'
+
+
+def test_an_answer_that_does_not_say_how_it_ended_is_an_error_and_not_kept(served: Stand) -> None:
+    served.up.faults.append(Fault(raw=HALF % b"message"))
+    with pytest.raises(openai.InternalServerError) as caught:
+        create(served)
+    assert (caught.value.status_code, caught.value.code) == (502, "upstream_broken")
+    assert (served.record().status, served.record().error) == (502, "upstream_broken")
+    assert len(served.up.seen) == 1
+
+
+def test_a_stream_that_is_done_without_having_ended_fails(served: Stand) -> None:
+    served.up.faults.append(Fault(raw=b"data: " + HALF % b"delta" + b"\n\ndata: [DONE]\n\n"))
+    events: Any = list(served.client.responses.create(model="support", input="?", stream=True))
+    kinds = [event.type for event in events]
+    assert kinds[-3:] == ["response.output_text.delta", "error", "response.failed"]
     with pytest.raises(openai.NotFoundError):
         served.client.responses.retrieve(events[0].response.id)
 

@@ -157,12 +157,47 @@ def test_what_a_model_said_comes_back_to_it(text: str, given_: dict[str, Any]) -
     assert result == {"role": "tool", "tool_call_id": "c0", "content": "done"}
 
 
-def test_a_stream_without_a_finish_never_stops() -> None:
-    chunk = {"model": "tiny", "choices": [{"index": 0, "delta": {"content": "half"}}]}
+@pytest.mark.parametrize("rest", [b"", sse.DONE_EVENT])
+@pytest.mark.parametrize("delta", [{"content": "half"}, {"refusal": "I may"}])
+def test_a_stream_without_a_finish_is_an_error(rest: bytes, delta: dict[str, str]) -> None:
+    chunk = {"model": "tiny", "choices": [{"index": 0, "delta": delta}]}
     dialect = Messages("req_1")
-    out = dialect.events(sse.event_of(json.dumps(chunk).encode())) + dialect.end()
+    out = dialect.events(sse.event_of(json.dumps(chunk).encode()) + rest) + dialect.end()
     assert b"message_start" in out
     assert b"message_stop" not in out
+    assert out.count(b"event: error") == 1
+    assert dialect.events(sse.event_of(json.dumps(chunk).encode())) == b""
+
+
+def test_an_answer_without_a_finish_breaks() -> None:
+    chat = chat_of("half", "", [], "stop", (1, 1, 0))
+    chat["choices"][0]["finish_reason"] = None
+    with pytest.raises(UpstreamBroken, match="finish_reason"):
+        Messages("req_1").whole(200, json.dumps(chat).encode())
+
+
+def test_calls_that_share_a_number_are_told_apart_by_their_ids() -> None:
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": name, "function": {"name": name, "arguments": "{}"}}]}
+        for name in ("a", "b")
+    ]
+    chunks = [{"model": "tiny", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks.append({"model": "tiny", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    dialect = Messages("req_1")
+    out = dialect.events(b"".join(sse.event_of(json.dumps(chunk).encode()) for chunk in chunks))
+    found = assembled(out + dialect.end())["content"]
+    assert [(block["id"], block["name"], block["input"]) for block in found] == [
+        ("a", "a", {}),
+        ("b", "b", {}),
+    ]
+
+
+def test_a_call_without_an_id_gets_one() -> None:
+    chat = chat_of("", "", [("look", {}), ("look", {})], "tool_calls", (1, 1, 0))
+    for call in chat["choices"][0]["message"]["tool_calls"]:
+        del call["id"]
+    answer = json.loads(Messages("req_1").whole(200, json.dumps(chat).encode()))
+    assert [block["id"] for block in answer["content"]] == ["call_1_0", "call_1_1"]
 
 
 def test_arguments_that_are_no_object_break_the_answer() -> None:

@@ -104,7 +104,7 @@ def test_a_stream_without_a_finish_never_completes() -> None:
     chunk = {"model": "tiny", "choices": [{"index": 0, "delta": {"content": "half"}}]}
     dialect = Responses("req_1")
     out = dialect.events(sse.event_of(json.dumps(chunk).encode())) + dialect.end()
-    assert [event["type"] for event in said_in(out)][-1] == "response.output_text.delta"
+    assert [event["type"] for event in said_in(out)][-1] == "response.failed"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"model": "m", "input": 3}'])

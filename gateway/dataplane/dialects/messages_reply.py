@@ -29,6 +29,7 @@ _KINDS: Mapping[int, str] = {
     503: "overloaded_error", 504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
 _ANY_ERROR = 400
+_CUT = b'{"error":{"message":"the model\'s stream ended before its answer was complete"}}'
 
 
 @dataclass(slots=True)
@@ -54,12 +55,15 @@ class Messages:
         """The type of the block that is open; empty for none."""
         self._index = -1
         self._tool: int | None = None
-        """The number of the tool call whose block is or was open first."""
+        """The tool call whose block is or was open first."""
+        self._calls = 0
+        self._growing: dict[int, tuple[int, str]] = {}
+        """The last call begun under each number that the model gave, and its id."""
         self._waiting: dict[int, _Waiting] = {}
         self._stop: str | None = None
         self._sequence: str | None = None
         self._used: Used | None = None
-        self._ended = False
+        self._refused = self._ended = False
 
     def whole(self, status: int, body: bytes) -> bytes:
         """
@@ -77,13 +81,15 @@ class Messages:
         choice = next((one for one in answer.choices if one.index == 0), None)
         if choice is None or choice.message is None:
             raise _broken("the model's answer has no choice")
+        if choice.finish_reason is None:
+            raise _broken("the model's answer does not say how it ended: it has no finish_reason")
         said = choice.message
         content: list[dict[str, Any]] = []
         if said.reasoning_content:
             content.append({"type": "thinking", "thinking": said.reasoning_content, "signature": ""})
         if said.content or said.refusal:
             content.append({"type": "text", "text": said.content or said.refusal})
-        content += [_tool_use(call) for call in said.tool_calls or ()]
+        content += [self._tool_use(at, call) for at, call in enumerate(said.tool_calls or ())]
         stop, sequence = _stopped(choice, refused=bool(said.refusal))
         message = self._message(answer.model, content, stop, sequence)
         message["usage"] = _usage(answer.usage or Used())
@@ -103,23 +109,23 @@ class Messages:
         return b"".join(out)
 
     def end(self) -> bytes:
-        """What is left to say when the stream has ended, with or without `[DONE]`."""
+        """What is left to say when the stream has ended; one that never said how it ended has failed."""
         out: list[bytes] = []
         self._finish(out)
         return b"".join(out)
 
     def _event(self, payload: bytes, out: list[bytes]) -> None:
+        if self._ended:
+            return
         try:
             event = _DECODE(payload)
         except msgspec.MsgspecError as error:
             raise _broken("an event of the model's stream is no chat completion") from error
         if event.error is not None:
-            self._ended = True
             status = 529 if _code_of(event.error) in ("overloaded", "gateway_stopping") else 500
-            body = error_body(status, payload, self._request_id)
-            out.append(b"event: error\ndata: " + body + b"\n\n")
+            self._fail(status, payload, out)
             return
-        if self._index < 0 and not self._model:
+        if not self._model:
             self._model = event.model or "unknown"
             self._begin(out)
         if event.usage is not None:
@@ -137,13 +143,13 @@ class Messages:
             for at, call in enumerate(said.tool_calls or ()):
                 self._call(at if call.index is None else call.index, call, out)
         if choice.finish_reason is not None:
-            self._stop, self._sequence = _stopped(choice, refused=self._stop == "refusal")
+            self._stop, self._sequence = _stopped(choice, refused=self._refused)
 
     def _said(self, said: Said, out: list[bytes]) -> None:
         if said.content:
             self._text("text", "text_delta", "text", said.content, out)
         if said.refusal:
-            self._stop = "refusal"
+            self._refused = True
             self._text("text", "text_delta", "text", said.refusal, out)
 
     def _text(self, kind: str, delta: str, key: str, text: str, out: list[bytes]) -> None:
@@ -156,38 +162,62 @@ class Messages:
         function = call.function
         name = (function.name if function else None) or ""
         arguments = (function.arguments if function else None) or ""
-        if self._tool is None and (call.id or name):
-            self._tool = number
-            self._start("tool_use", {"type": "tool_use", "id": call.id or "", "name": name, "input": {}}, out)
+        place = self._place(number, call.id)
+        if self._tool is None:
+            self._tool = place
+            self._begin_tool(call.id or self._made_up(place), name, out)
             if arguments:
                 self._arguments(arguments, out)
-        elif number == self._tool and self._open == "tool_use":
+        elif place == self._tool and self._open == "tool_use":
             if arguments:
                 self._arguments(arguments, out)
-        elif number == self._tool:
+        elif place == self._tool:
             raise _broken("the model's stream goes back to a tool call that it had left")
         else:
-            waiting = self._waiting.setdefault(number, _Waiting())
-            waiting.id = waiting.id or call.id or ""
+            waiting = self._waiting.setdefault(place, _Waiting())
+            waiting.id = waiting.id or call.id or self._made_up(place)
             waiting.name = waiting.name or name
             waiting.arguments.append(arguments)
+
+    def _place(self, number: int, name: str | None) -> int:
+        """Which call an event is about: some servers give all of them one number, and each an id."""
+        known = self._growing.get(number)
+        if known is None or (name and name != known[1]):
+            known = self._growing[number] = (self._calls, name or "")
+            self._calls += 1
+        return known[0]
+
+    def _made_up(self, place: int) -> str:
+        """An id for a call that has none: results are told apart by it."""
+        return f"call_{self._id.removeprefix('msg_')}_{place}"
+
+    def _begin_tool(self, name: str, function: str, out: list[bytes]) -> None:
+        self._start("tool_use", {"type": "tool_use", "id": name, "name": function, "input": {}}, out)
 
     def _arguments(self, text: str, out: list[bytes]) -> None:
         out.append(_delta(self._index, {"type": "input_json_delta", "partial_json": text}))
 
     def _finish(self, out: list[bytes]) -> None:
-        if self._ended or self._stop is None:
+        if self._ended:
+            return
+        if self._stop is None:
+            if self._model:
+                self._fail(500, _CUT, out)
             return
         self._ended = True
         for number in sorted(self._waiting):
             call = self._waiting[number]
-            self._start("tool_use", {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}, out)
+            self._begin_tool(call.id, call.name, out)
             self._arguments("".join(call.arguments), out)
         self._close(out)
         delta = {"stop_reason": self._stop, "stop_sequence": self._sequence}
         used = _usage(self._used) if self._used is not None else {"output_tokens": 0}
         out.append(_event("message_delta", {"type": "message_delta", "delta": delta, "usage": used}))
         out.append(_event("message_stop", {"type": "message_stop"}))
+
+    def _fail(self, status: int, body: bytes, out: list[bytes]) -> None:
+        self._ended = True
+        out.append(b"event: error\ndata: " + error_body(status, body, self._request_id) + b"\n\n")
 
     def _begin(self, out: list[bytes]) -> None:
         message = self._message(self._model, [], None, None)
@@ -205,6 +235,16 @@ class Messages:
         if self._open:
             out.append(_event("content_block_stop", {"type": "content_block_stop", "index": self._index}))
             self._open = ""
+
+    def _tool_use(self, at: int, call: Call) -> dict[str, Any]:
+        function = call.function
+        text = (function.arguments if function else None) or "{}"
+        try:
+            given = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise _broken("a tool call of the model has arguments that are no JSON object") from error
+        name = (function.name if function else None) or ""
+        return {"type": "tool_use", "id": call.id or self._made_up(at), "name": name, "input": given}
 
     def _message(
         self, model: str, content: list[dict[str, Any]], stop: str | None, sequence: str | None
@@ -230,17 +270,6 @@ def error_body(status: int, body: bytes, request_id: str) -> bytes:
     error = {"type": _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")}
     error["message"] = message
     return _ENCODE({"type": "error", "error": error, "request_id": request_id})
-
-
-def _tool_use(call: Call) -> dict[str, Any]:
-    function = call.function
-    text = (function.arguments if function else None) or "{}"
-    try:
-        given = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise _broken("a tool call of the model has arguments that are no JSON object") from error
-    name = (function.name if function else None) or ""
-    return {"type": "tool_use", "id": call.id or "", "name": name, "input": given}
 
 
 def _stopped(choice: Choice, *, refused: bool) -> tuple[str, str | None]:

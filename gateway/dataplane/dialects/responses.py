@@ -2,7 +2,8 @@
 A request to OpenAI's Responses API as a chat completion.
 
 What runs at OpenAI is refused by name: its own tools, conversations, stored prompts and files, work in the
-background, truncation. `include` and `service_tier` change nothing here.
+background, truncation. `service_tier` and how long a prompt is cached change nothing here, and of `include`
+only log probabilities do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.errors import InvalidRequest
 _REQUEST = msgspec.json.Decoder(Request)
 _ELSEWHERE = ("conversation", "prompt", "context_management", "moderation")
 _SAME = ("temperature", "top_p", "parallel_tool_calls", "user", "safety_identifier", "prompt_cache_key")
+_LOGPROBS = "message.output_text.logprobs"
 _ROLES: Mapping[str, str] = {
     "user": "user", "assistant": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
@@ -58,12 +60,12 @@ def to_chat(asked: Request, items: Sequence[Item]) -> dict[str, Any]:
     chat |= {name: value for name in _SAME if (value := getattr(asked, name)) is not None}
     if asked.max_output_tokens is not None:
         chat["max_tokens"] = asked.max_output_tokens
-    if asked.top_logprobs:
-        chat |= {"logprobs": True, "top_logprobs": asked.top_logprobs}
+    if asked.top_logprobs or _LOGPROBS in (asked.include or ()):
+        chat |= {"logprobs": True, "top_logprobs": asked.top_logprobs or 0}
     if asked.tools:
         chat["tools"] = [_tool(tool, f"tools.{at}") for at, tool in enumerate(asked.tools)]
     if asked.tool_choice is not None:
-        chat["tool_choice"] = _choice(asked.tool_choice)
+        _choose(chat, asked.tool_choice)
     if asked.reasoning is not None and asked.reasoning.effort is not None:
         chat["reasoning_effort"] = asked.reasoning.effort
     if asked.text is not None:
@@ -83,13 +85,16 @@ def items_of(asked: Request) -> list[Item]:
 
 
 def _messages(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """One after the other; calls and what was said with them are one message of the assistant."""
+    """
+    One after the other. What an assistant thought, said and called until someone else speaks is one message
+    as soon as it has called something: the results must follow the message with the calls.
+    """
     messages: list[dict[str, Any]] = []
     thought = ""
     for at, item in enumerate(items):
         where, kind = f"input.{at}", item.get("type", "message")
         if kind == "reasoning":
-            thought += "".join(str(part.get("text", "")) for part in item.get("content") or ())
+            thought += _thought(item, where)
             continue
         if kind == "message":
             message = _message(item, where)
@@ -101,13 +106,33 @@ def _messages(items: Iterable[Item]) -> list[dict[str, Any]]:
         else:
             raise _wrong(where, f"items of type {str(kind)[:64]!r} stay at OpenAI")
         if thought and message["role"] == "assistant":
-            message["reasoning_content"], thought = thought, ""
-        last = messages[-1] if messages else None
-        if message.get("tool_calls") and last is not None and last["role"] == "assistant":
-            last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+            message["reasoning_content"] = thought
+        thought = ""  # where another spoke next, it belongs to nothing that was said
+        last = messages[-1] if messages else message
+        if last["role"] == message["role"] == "assistant" and last is not message and _calls(last, message):
+            _join(last, message)
         else:
             messages.append(message)
     return messages
+
+
+def _calls(*messages: Mapping[str, Any]) -> bool:
+    return any("tool_calls" in message for message in messages)
+
+
+def _join(last: dict[str, Any], message: Mapping[str, Any]) -> None:
+    for key in ("content", "reasoning_content"):
+        if message.get(key):
+            last[key] = (last.get(key) or "") + message[key]
+    if "tool_calls" in message:
+        last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+
+
+def _thought(item: Item, where: str) -> str:
+    parts = item.get("content") or []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise _wrong(f"{where}.content", "must be a list of parts")
+    return "".join(_text(part, "text", f"{where}.content.{at}") for at, part in enumerate(parts))
 
 
 def _message(item: Item, where: str) -> dict[str, Any]:
@@ -138,7 +163,8 @@ def _part(part: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - a client's
         image |= {"detail": str(part["detail"])} if part.get("detail") else {}
         return {"type": "image_url", "image_url": image}
     if kind == "input_file" and part.get("file_data"):
-        file = {"filename": part.get("filename") or "file", "file_data": _text(part, "file_data", where)}
+        name = _text(part, "filename", where) if part.get("filename") else "file"
+        file = {"filename": name, "file_data": _text(part, "file_data", where)}
         return {"type": "file", "file": file}
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
@@ -163,22 +189,43 @@ def _output(output: Any, where: str) -> str:  # noqa: ANN401 - a client's JSON
 
 def _tool(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
     if tool.get("type") != "function":
-        raise _wrong(f"{where}.type", f"{str(tool.get('type'))[:64]!r} runs at OpenAI; only functions pass")
+        raise _wrong(f"{where}.type", f"{str(tool.get('type'))[:64]!r} is not done here; only functions pass")
     function = {"name": _text(tool, "name", where)}
     for name in ("description", "parameters", "strict"):
         if tool.get(name) is not None:
             function[name] = tool[name]
+    if not isinstance(function.get("parameters", {}), dict):
+        raise _wrong(f"{where}.parameters", "must be a JSON schema")
     return {"type": "function", "function": function}
 
 
-def _choice(choice: str | dict[str, Any]) -> Any:  # noqa: ANN401 - text or an object
+def _choose(chat: dict[str, Any], choice: str | dict[str, Any]) -> None:
+    """Set `tool_choice`; where only some tools are allowed, the model is told of those alone."""
     if isinstance(choice, str):
-        if choice not in ("auto", "none", "required"):
-            raise _wrong("tool_choice", "must be auto, none, required or a function")
-        return choice
-    if choice.get("type") == "function":
-        return {"type": "function", "function": {"name": _text(choice, "name", "tool_choice")}}
-    raise _wrong("tool_choice.type", f"{str(choice.get('type'))[:64]!r} runs at OpenAI; only functions pass")
+        chat["tool_choice"] = _mode(choice, "tool_choice", ("auto", "none", "required"))
+        return
+    kind = choice.get("type")
+    if kind == "function":
+        name = _text(choice, "name", "tool_choice")
+        chat["tool_choice"] = {"type": "function", "function": {"name": name}}
+    elif kind == "allowed_tools":
+        chat["tool_choice"] = _mode(choice.get("mode"), "tool_choice.mode", ("auto", "required"))
+        allowed = choice.get("tools")
+        if not isinstance(allowed, list) or not all(isinstance(tool, dict) for tool in allowed):
+            raise _wrong("tool_choice.tools", "must be a list of functions")
+        names = {_tool(tool, "tool_choice.tools")["function"]["name"] for tool in allowed}
+        tools = [tool for tool in chat.get("tools", ()) if tool["function"]["name"] in names]
+        if len(tools) < len(names) or not tools:
+            raise _wrong("tool_choice.tools", "names a function that is not in tools")
+        chat["tools"] = tools
+    else:
+        raise _wrong("tool_choice.type", f"{str(kind)[:64]!r} is not done here; only functions pass")
+
+
+def _mode(mode: Any, where: str, modes: tuple[str, ...]) -> Any:  # noqa: ANN401 - a client's JSON
+    if mode not in modes:
+        raise _wrong(where, f"must be {', '.join(modes)} or a function")
+    return mode
 
 
 def _format(chosen: dict[str, Any] | None) -> dict[str, Any]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from gateway.dataplane import sse
-from gateway.dataplane.dialects.responses_wire import Answer, Call, Choice, Item, Request, Said, Used
+from gateway.dataplane.dialects.responses_shape import response_of, usage_of
+from gateway.dataplane.dialects.responses_wire import (
+    Answer,
+    Call,
+    Choice,
+    Function,
+    Item,
+    Request,
+    Said,
+    Used,
+)
 from gateway.errors import UpstreamBroken
 
 _DECODE = msgspec.json.Decoder(Answer).decode
@@ -25,9 +35,14 @@ class _Part:
 
     item: Item
     at: int
-    text: str = ""
     content: int = 0
-    is_done: bool = False
+    grown: list[str] = field(default_factory=list)
+    """Its text in pieces, joined once: adding to one text would copy it for each event."""
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.grown)
 
 
 class Responses:
@@ -55,7 +70,9 @@ class Responses:
         self._message: _Part | None = None
         self._said: _Part | None = None
         self._refused: _Part | None = None
-        self._calls: dict[int, _Part] = {}
+        self._calls: list[_Part] = []
+        self._growing: dict[int, _Part] = {}
+        """The last call begun under each number that the model gave."""
         self._finish: str | None = None
         self._used: Used | None = None
         self._begun = self._ended = False
@@ -70,19 +87,20 @@ class Responses:
         The response for a whole chat answer; errors stay as they are.
 
         Raises:
-            UpstreamBroken: the answer has no choice.
+            UpstreamBroken: the answer has no choice, or one that does not say how it ended.
         """
         if status >= _ANY_ERROR:
             return body
-        try:
-            answer = _DECODE(body)
-        except msgspec.MsgspecError as error:
-            message = "the model's answer is no chat completion"
-            raise UpstreamBroken(message) from error
+        answer = _read(body, "the model's answer")
         choice = next((one for one in answer.choices if one.index == 0), None)
         if choice is None or choice.message is None:
             message = "the model's answer has no choice"
             raise UpstreamBroken(message)
+        if choice.finish_reason is None:
+            message = "the model's answer does not say how it ended: it has no finish_reason"
+            raise UpstreamBroken(message)
+        for at, call in enumerate(choice.message.tool_calls or ()):
+            call.index = at
         self._model, self._used = answer.model, answer.usage
         self._choice(choice, choice.message, [])
         self._close([])
@@ -102,37 +120,40 @@ class Responses:
         return b"".join(out)
 
     def end(self) -> bytes:
-        """What is left to say when the stream has ended, with or without `[DONE]`."""
+        """What is left to say when the stream has ended; one that never said how it ended has failed."""
         out: list[bytes] = []
         self._end(out)
         return b"".join(out)
 
     def _event(self, payload: bytes, out: list[bytes]) -> None:
-        try:
-            event = _DECODE(payload)
-        except msgspec.MsgspecError as error:
-            message = "an event of the model's stream is no chat completion"
-            raise UpstreamBroken(message) from error
+        if self._ended:
+            return
+        event = _read(payload, "an event of the model's stream")
         if event.error is not None:
             self._fail(event.error, out)
             return
         if not self._begun:
-            self._begun = True
             self._model = event.model
-            for kind in ("response.created", "response.in_progress"):
-                self._say(kind, out, response=self._response("in_progress"))
+            self._begin(out)
         if event.usage is not None:
             self._used = event.usage
         for choice in event.choices:
             if choice.index == 0:
                 self._choice(choice, choice.delta, out)
 
+    def _begin(self, out: list[bytes]) -> None:
+        if not self._begun:
+            self._begun = True
+            for kind in ("response.created", "response.in_progress"):
+                self._say(kind, out, response=self._response("in_progress"))
+
     def _choice(self, choice: Choice, said: Said | None, out: list[bytes]) -> None:
         if said is not None:
-            if said.reasoning_content:
-                self._think(said.reasoning_content, out)
+            thought = said.reasoning_content or said.reasoning
+            if thought and isinstance(thought, str):
+                self._think(thought, out)
             if said.content:
-                self._speak(said.content, out)
+                self._speak(said.content, choice.logprobs.content or () if choice.logprobs else (), out)
             if said.refusal:
                 self._refuse(said.refusal, out)
             for at, call in enumerate(said.tool_calls or ()):
@@ -146,32 +167,30 @@ class Responses:
             item = {"id": f"rs_{self._name}", "type": "reasoning", "summary": [], "content": []}
             part = self._thought = self._add({**item, "status": "in_progress"}, out)
             self._open_part(part, {"type": "reasoning_text", "text": ""}, out)
-        part.text += text
+        part.grown.append(text)
         self._say("response.reasoning_text.delta", out, **self._place(part), delta=text)
 
-    def _speak(self, text: str, out: list[bytes]) -> None:
-        if self._said is None:
+    def _speak(self, text: str, chances: Sequence[Item], out: list[bytes]) -> None:
+        part = self._said
+        if part is None:
             made = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            self._said = self._content(made, out)
-        self._said.text += text
-        self._say("response.output_text.delta", out, **self._place(self._said), delta=text, logprobs=[])
+            part = self._said = self._content(made, out)
+        part.grown.append(text)
+        logprobs = [{**one, "bytes": one.get("bytes") or []} for one in chances]
+        part.logprobs += logprobs
+        self._say("response.output_text.delta", out, **self._place(part), delta=text, logprobs=logprobs)
 
     def _refuse(self, text: str, out: list[bytes]) -> None:
         if self._refused is None:
             self._refused = self._content({"type": "refusal", "refusal": ""}, out)
-        self._refused.text += text
+        self._refused.grown.append(text)
         self._say("response.refusal.delta", out, **self._place(self._refused), delta=text)
 
     def _content(self, part: Item, out: list[bytes]) -> _Part:
         """A new part of the message, which is made with the first."""
         if self._message is None:
-            item = {
-                "id": f"msg_{self._name}",
-                "type": "message",
-                "role": "assistant",
-                "status": "in_progress",
-            }
-            self._message = self._add({**item, "content": []}, out)
+            item = {"id": f"msg_{self._name}", "type": "message", "role": "assistant", "content": []}
+            self._message = self._add({**item, "status": "in_progress"}, out)
         owner = self._message
         made = _Part(owner.item, owner.at, content=len(owner.item["content"]))
         self._open_part(made, part, out)
@@ -182,18 +201,18 @@ class Responses:
         self._say("response.content_part.added", out, **self._place(made), part=part)
 
     def _call(self, number: int, call: Call, out: list[bytes]) -> None:
-        function = call.function
-        part = self._calls.get(number)
-        if part is None:
-            item = {"id": f"fc_{self._name}_{number}", "type": "function_call", "status": "in_progress"}
-            name = (function.name if function else None) or ""
-            item |= {"call_id": call.id or "", "name": name, "arguments": ""}
-            part = self._calls[number] = self._add(item, out)
-        arguments = (function.arguments if function else None) or ""
-        if arguments:
-            part.text += arguments
+        function = call.function or Function()
+        part = self._growing.get(number)
+        if part is None or _is_another(call, part.item):
+            at = len(self._calls)
+            item = {"id": f"fc_{self._name}_{at}", "type": "function_call", "status": "in_progress"}
+            item |= {"call_id": call.id or f"call_{self._name}_{at}", "name": function.name or ""}
+            part = self._growing[number] = self._add({**item, "arguments": ""}, out)
+            self._calls.append(part)
+        if function.arguments:
+            part.grown.append(function.arguments)
             place = {"item_id": part.item["id"], "output_index": part.at}
-            self._say("response.function_call_arguments.delta", out, **place, delta=arguments)
+            self._say("response.function_call_arguments.delta", out, **place, delta=function.arguments)
 
     def _add(self, item: Item, out: list[bytes]) -> _Part:
         part = _Part(item, len(self._items))
@@ -202,7 +221,10 @@ class Responses:
         return part
 
     def _end(self, out: list[bytes]) -> None:
-        if self._ended or self._finish is None:
+        if self._ended:
+            return
+        if self._finish is None:
+            self._fail({"message": "the model's stream ended before its answer was complete"}, out)
             return
         self._ended = True
         self._close(out)
@@ -220,28 +242,29 @@ class Responses:
         ):
             if part is not None:
                 self._done_part(part, kind, key, out)
-        for part in self._calls.values():
-            part.item["arguments"] = part.text
+        for part in self._calls:
+            part.item["arguments"] = arguments = part.text
             place = {"item_id": part.item["id"], "output_index": part.at, "name": part.item["name"]}
-            self._say("response.function_call_arguments.done", out, **place, arguments=part.text)
+            self._say("response.function_call_arguments.done", out, **place, arguments=arguments)
         for at, item in enumerate(self._items):
             item["status"] = status
             self._say("response.output_item.done", out, output_index=at, item=item)
 
     def _done_part(self, part: _Part, kind: str, key: str, out: list[bytes]) -> None:
         content = part.item["content"][part.content]
-        content[key] = part.text
-        more: dict[str, Any] = {"logprobs": []} if kind == "response.output_text.done" else {}
-        self._say(kind, out, **self._place(part), **{key: part.text}, **more)
+        content[key] = text = part.text
+        more: dict[str, Any] = {}
+        if kind == "response.output_text.done":
+            content["logprobs"] = more["logprobs"] = part.logprobs
+        self._say(kind, out, **self._place(part), **{key: text}, **more)
         self._say("response.content_part.done", out, **self._place(part), part=content)
 
     def _fail(self, error: Any, out: list[bytes]) -> None:  # noqa: ANN401 - an error's JSON
+        self._begin(out)
         self._ended = True
         told = error if isinstance(error, dict) else {}
-        code, words = (
-            str(told.get("code") or "server_error"),
-            str(told.get("message") or "the request failed"),
-        )
+        code = str(told.get("code") or "server_error")
+        words = str(told.get("message") or "the request failed")
         self._say("error", out, code=code, message=words, param=None)
         failure = {"code": "server_error", "message": words}
         self._say("response.failed", out, response=self._response("failed") | {"error": failure})
@@ -259,50 +282,26 @@ class Responses:
         response = self._response("incomplete" if cut else "completed")
         if cut:
             response["incomplete_details"] = {"reason": cut}
-        response |= {"output": self._items, "usage": _usage(self._used or Used())}
+        response |= {"output": self._items, "usage": usage_of(self._used)}
         if self._keep is not None:
             self._keep(response)
         return response
 
     def _response(self, status: str) -> dict[str, Any]:
-        asked = self._asked
-        text = asked.text
-        return {
-            "id": self.id,
-            "object": "response",
-            "created_at": self._created_s,
-            "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens,
-            "metadata": asked.metadata or {},
-            "model": self._model or asked.model,
-            "output": [],
-            "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "previous_response_id": asked.previous_response_id,
-            "reasoning": {"effort": asked.reasoning.effort if asked.reasoning else None, "summary": None},
-            "store": self._keep is not None,
-            "temperature": asked.temperature,
-            "text": {"format": (text.format if text else None) or {"type": "text"}},
-            "tool_choice": asked.tool_choice or "auto",
-            "tools": asked.tools or [],
-            "top_p": asked.top_p,
-            "truncation": "disabled",
-            "usage": None,
-            "user": asked.user,
-        }
+        return response_of(
+            self._asked, self.id, status, model=self._model, created_s=self._created_s,
+            is_kept=self._keep is not None,
+        )  # fmt: skip
 
 
-def _usage(used: Used) -> dict[str, Any]:
-    read, written = used.prompt_tokens_details, used.completion_tokens_details
-    return {
-        "input_tokens": used.prompt_tokens,
-        "input_tokens_details": {
-            "cached_tokens": (read and read.cached_tokens) or 0,
-            "cache_write_tokens": 0,
-        },
-        "output_tokens": used.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": (written and written.reasoning_tokens) or 0},
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
-    }
+def _read(data: bytes, what: str) -> Answer:
+    try:
+        return _DECODE(data)
+    except msgspec.MsgspecError as error:
+        message = f"{what} is no chat completion"
+        raise UpstreamBroken(message) from error
+
+
+def _is_another(call: Call, item: Item) -> bool:
+    """Whether *call* begins another call under a number that is taken: some servers number all of them 0."""
+    return bool(call.id and call.id != item["call_id"] and call.function and call.function.name)

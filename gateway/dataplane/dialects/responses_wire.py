@@ -51,6 +51,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     background: bool | None = None
     conversation: Any = None
@@ -79,8 +80,16 @@ class Said(msgspec.Struct):
 
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: Any = None
+    """The same under another name, where it is text."""
     refusal: str | None = None
     tool_calls: list[Call] | None = None
+
+
+class Logprobs(msgspec.Struct):
+    """How likely each token was, as OpenAI writes it."""
+
+    content: list[dict[str, Any]] | None = None
 
 
 class Choice(msgspec.Struct):
@@ -90,6 +99,7 @@ class Choice(msgspec.Struct):
     message: Said | None = None
     delta: Said | None = None
     finish_reason: str | None = None
+    logprobs: Logprobs | None = None
 
 
 class PromptDetails(msgspec.Struct):
