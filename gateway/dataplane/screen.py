@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.dataplane.request import Body, content_of, field, messages_of, part_text, raw
 from gateway.dataplane.work import Work
+from gateway.errors import InvalidRequest
 from gateway.guardrails.base import Match
 from gateway.guardrails.policy import TextScreen
 from gateway.guardrails.window import Window
@@ -155,11 +156,17 @@ def _screen_message(
             text = part_text(part)
             parts.append(part if text is None else {**part, "text": raw(_apply(screen, text, findings))})
         changed["content"] = raw(parts)
-    for name in ("tool_calls", "function_call", "refusal", "reasoning_content"):
-        if name in message:
-            holder = {name: msgspec.json.decode(message[name])}
-            for _path, inner, key in _texts(holder, ()):
-                inner[key] = _apply(screen, inner[key], findings)
+    for name, value in message.items():
+        # Not a list of fields that are known to hold text: servers read others, such as `reasoning`.
+        if name == "content" or name in _STRUCTURE:
+            continue
+        try:
+            holder = {name: msgspec.json.decode(value)}
+        except (msgspec.DecodeError, RecursionError) as error:
+            problem = f"messages[{index}].{name[:64]}: cannot be read"
+            raise InvalidRequest(problem, param="messages") from error
+        for _path, inner, key in _texts(holder, ()):
+            inner[key] = _apply(screen, inner[key], findings)
             changed[name] = raw(holder[name])
     return changed
 

@@ -239,6 +239,20 @@ def test_a_stream_that_breaks_off_ends_with_an_error(stand: Stand, client: anthr
     assert body["error"]["type"] == "api_error"
 
 
+def test_a_stream_that_is_done_without_a_finish_ends_with_an_error(
+    stand: Stand, client: anthropic.Anthropic
+) -> None:
+    chunk = {"id": "c", "model": "tiny", "choices": [{"index": 0, "delta": {"content": "half"}}]}
+    stand.up.faults.append(Fault(raw=b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode()))
+    with (
+        client.messages.stream(model="support", max_tokens=64, messages=ASKED) as stream,
+        pytest.raises(anthropic.APIStatusError) as caught,
+    ):
+        list(stream)
+    body: Any = caught.value.body
+    assert body["error"]["type"] == "api_error"
+
+
 def test_the_async_client_gets_the_same(stand: Stand) -> None:
     async def ask() -> list[str]:
         async with anthropic.AsyncAnthropic(base_url=stand.url, api_key=CLIENT_KEY, timeout=10) as client:

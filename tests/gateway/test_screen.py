@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
@@ -14,7 +15,7 @@ from gateway.dataplane.screen import Findings, StreamScreen, screen_answer, scre
 from gateway.dataplane.sse import DONE_EVENT, event_of
 from gateway.dataplane.table import Route
 from gateway.dataplane.work import Work
-from gateway.errors import GuardrailBlocked
+from gateway.errors import GuardrailBlocked, InvalidRequest
 from gateway.guardrails.policy import TextScreen, compile_policy
 from gateway.providers.local_reply import SSE_HEADERS, LocalReply
 from registry.entities import GuardrailPolicy, GuardrailRule
@@ -65,6 +66,35 @@ def test_every_text_a_client_wrote_is_screened_and_nothing_else() -> None:
         "user": MAIL,
     }
     assert findings == [("email", "redact")] * 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "clean"),
+    [
+        ("reasoning", MAIL, "[EMAIL]"),
+        ("reasoning_content", MAIL, "[EMAIL]"),
+        ("refusal", MAIL, "[EMAIL]"),
+        (
+            "thinking_blocks",
+            [{"type": "thinking", "thinking": MAIL}],
+            [{"type": "thinking", "thinking": "[EMAIL]"}],
+        ),
+        ("of_the_future", {"deep": [{"text": MAIL}, 1, None]}, {"deep": [{"text": "[EMAIL]"}, 1, None]}),
+    ],
+)
+def test_fields_of_messages_that_nobody_listed_are_screened(field: str, value: Any, clean: Any) -> None:
+    got, findings = screened(
+        {"messages": [{"role": "assistant", "content": None, field: value}]}, screen("input")
+    )
+    assert got["messages"] == [{"role": "assistant", "content": None, field: clean}]
+    assert findings == [("email", "redact")]
+
+
+def test_a_field_too_deep_to_be_read_is_refused() -> None:
+    deep = "[" * 5000 + "]" * 5000
+    body = {"messages": msgspec.Raw(f'[{{"role": "user", "content": "a", "x": {deep}}}]'.encode())}
+    with pytest.raises(InvalidRequest):
+        asyncio.run(screen_body(screen("input"), body, Work(1, 1), []))
 
 
 @pytest.mark.parametrize("value", [MAIL, [MAIL, "b"], [[1, 2]]])

@@ -85,8 +85,9 @@ class Messages:
             raise _broken("the model's answer does not say how it ended: it has no finish_reason")
         said = choice.message
         content: list[dict[str, Any]] = []
-        if said.reasoning_content:
-            content.append({"type": "thinking", "thinking": said.reasoning_content, "signature": ""})
+        thought = said.reasoning_content or said.reasoning
+        if thought:
+            content.append({"type": "thinking", "thinking": thought, "signature": ""})
         if said.content or said.refusal:
             content.append({"type": "text", "text": said.content or said.refusal})
         content += [self._tool_use(at, call) for at, call in enumerate(said.tool_calls or ())]
@@ -137,8 +138,9 @@ class Messages:
     def _choice(self, choice: Choice, out: list[bytes]) -> None:
         said = choice.delta
         if said is not None:
-            if said.reasoning_content:
-                self._text("thinking", "thinking_delta", "thinking", said.reasoning_content, out)
+            thought = said.reasoning_content or said.reasoning
+            if thought:
+                self._text("thinking", "thinking_delta", "thinking", thought, out)
             self._said(said, out)
             for at, call in enumerate(said.tool_calls or ()):
                 self._call(at if call.index is None else call.index, call, out)
@@ -280,16 +282,20 @@ def _stopped(choice: Choice, *, refused: bool) -> tuple[str, str | None]:
     return _STOPS.get(choice.finish_reason or "", "end_turn"), None
 
 
-def _usage(used: Used) -> dict[str, int]:
-    """Anthropic's input tokens are those that no cache held."""
+def _usage(used: Used) -> dict[str, Any]:
+    """Anthropic's input tokens are those that no cache held; thinking is told of where there was any."""
     details = used.prompt_tokens_details
     cached = min((details.cached_tokens if details else 0) or 0, used.prompt_tokens)
-    return {
+    usage: dict[str, Any] = {
         "input_tokens": used.prompt_tokens - cached,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
         "output_tokens": used.completion_tokens,
     }
+    thought = used.completion_tokens_details
+    if thought is not None and thought.reasoning_tokens:
+        usage["output_tokens_details"] = {"thinking_tokens": thought.reasoning_tokens}
+    return usage
 
 
 def _delta(index: int, delta: Mapping[str, str]) -> bytes:

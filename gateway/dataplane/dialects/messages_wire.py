@@ -95,6 +95,8 @@ class Said(msgspec.Struct):
 
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    """`reasoning_content` of vLLM from 0.16 on and of OpenRouter."""
     refusal: str | None = None
     tool_calls: list[Call] | None = None
 
@@ -110,6 +112,12 @@ class Choice(msgspec.Struct):
     """vLLM: the stop sequence that was met."""
 
 
+class Thought(msgspec.Struct):
+    """What part of the answer was thinking."""
+
+    reasoning_tokens: int | None = None
+
+
 class Details(msgspec.Struct):
     """What part of the prompt came from a cache."""
 
@@ -122,6 +130,7 @@ class Used(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: Details | None = None
+    completion_tokens_details: Thought | None = None
 
 
 class Answer(msgspec.Struct):
