@@ -8,7 +8,11 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+# The first example of a law may import what it is about; how long that takes says nothing of the law.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 _connect = socket.socket.connect
 
 
