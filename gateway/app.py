@@ -22,6 +22,7 @@ from gateway.dataplane.cache import Cache
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import open_limiter
+from gateway.dataplane.mirror import Mirrors
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.routes import is_data_plane
 from gateway.dataplane.services import Limits, Services
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.controlplane.siblings import Siblings
 
 _DRAIN_EVERY_S = 0.5
+_MOST_COPIES = 64
 _LAST_DRAIN_S = 5.0
 """How long the end waits for another process that is just draining."""
 _log = logging.getLogger(__name__)
@@ -93,6 +95,10 @@ class Gateway:
                 unlogged=lambda: self._request_log.dropped if self._request_log is not None else 0,
             ),
         )
+        self._shadow_work = Work(1, _MOST_COPIES)
+        self._mirrors = Mirrors(
+            self._shadow_work, self._limiter, self._journal.append, self.telemetry.arms, clock
+        )
         keep_s, wait_s = settings.idempotency_s, settings.total_timeout_s
         answers = Answers(keep_s, wait_s=wait_s) if keep_s else None
         services = Services(
@@ -113,6 +119,7 @@ class Gateway:
             self._journal,
             Cache(settings.cache_s) if settings.cache_s else None,
             Stored(settings.responses_s) if settings.responses_s else None,
+            self._mirrors,
         )
         bounds = Bounds(
             settings.max_head_bytes,
@@ -180,6 +187,7 @@ class Gateway:
         self._draining.cancel()
         self._telling.cancel()
         await asyncio.gather(self._draining, self._telling, return_exceptions=True)
+        await self._mirrors.close()
         await self.live.close()
         await self._limiter.close()
         self._journal.close()
@@ -188,6 +196,7 @@ class Gateway:
         if self._request_log is not None:
             self._request_log.close()
         self._work.close()
+        self._shadow_work.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _drain(self) -> None:

@@ -8,13 +8,12 @@ is a dictionary look-up and some additions, so that it costs the request little;
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.dataplane.admission import Admission
@@ -22,11 +21,11 @@ from gateway.dataplane.balance import Upstream
 from gateway.dataplane.table import RouteTable
 from gateway.dataplane.usage import UsageRecord
 from gateway.errors import STATUS
+from gateway.series import MAX_SERIES, SECONDS, Histogram, counter_of, histogram_of, summed
+from gateway.telemetry_arms import Arms
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_MAX_SERIES = 2000
 _OTHER = "other"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _PREDICT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
 _TOKENS_PER_S = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -76,38 +75,16 @@ class Gauges:
     """Requests that the request log left out."""
 
 
-class _Histogram:
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts, as Prometheus wants them."""
-        sums: list[tuple[str, float]] = []
-        running = 0
-        for bound, count in zip((*self.bounds, None), self.counts, strict=True):
-            running += count
-            sums.append(("+Inf" if bound is None else str(float(bound)), running))
-        return sums
-
-
 @dataclass(slots=True)
 class _Row:
     """All that is counted for one route, release and model."""
 
     statuses: dict[tuple[int, str], int] = field(default_factory=dict)
-    seconds: _Histogram = field(default_factory=lambda: _Histogram(_SECONDS))
-    first_byte: _Histogram = field(default_factory=lambda: _Histogram(_SECONDS))
-    token_seconds: _Histogram = field(default_factory=lambda: _Histogram(_TOKEN_SECONDS))
-    tokens_per_s: _Histogram = field(default_factory=lambda: _Histogram(_TOKENS_PER_S))
-    predict: _Histogram = field(default_factory=lambda: _Histogram(_PREDICT_SECONDS))
+    seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    first_byte: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    token_seconds: Histogram = field(default_factory=lambda: Histogram(_TOKEN_SECONDS))
+    tokens_per_s: Histogram = field(default_factory=lambda: Histogram(_TOKENS_PER_S))
+    predict: Histogram = field(default_factory=lambda: Histogram(_PREDICT_SECONDS))
     tokens: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """Prompt, completion, cached, reasoning."""
     microusd: int = 0
@@ -126,11 +103,13 @@ class Telemetry:
     def __init__(self, state: State, gauges: Gauges | None = None) -> None:
         """Gauges show *state* and *gauges* as they are at each scrape."""
         self._rows: dict[tuple[str, str, str], _Row] = {}
-        self._phases = {phase: _Histogram(_PHASE_SECONDS) for phase in ("admit", "guard", "upstream")}
+        self._phases = {phase: Histogram(_PHASE_SECONDS) for phase in ("admit", "guard", "upstream")}
         self._findings: dict[tuple[str, ...], int] = {}
         self._limited: dict[str, int] = {}
         self._variants: dict[tuple[str, str, str], list[int]] = {}
         """(release, variant, outcome) → requests, prompt tokens, completion tokens, milliseconds."""
+        self.arms = Arms()
+        """What releases that share an alias's traffic did."""
         self._registry = CollectorRegistry()
         self._registry.register(_Collected(self._counted))
         self._registry.register(_Collected(lambda: _gauges(state, gauges or Gauges())))
@@ -152,6 +131,8 @@ class Telemetry:
             row.tokens[0] += record.prompt_tokens
         if record.variant:
             self._note_variant(record)
+        if record.arm:
+            self.arms.note(record, "error" if record.error or record.status >= 400 else "ok")
         if record.limited:
             self._limited[record.limited] = self._limited.get(record.limited, 0) + 1
         for finding in record.findings:
@@ -167,7 +148,7 @@ class Telemetry:
         outcome = "error" if record.error or record.status >= 400 else "ok"
         key = (record.release, record.variant, outcome)
         sums = self._variants.get(key)
-        if sums is None and len(self._variants) < _MAX_SERIES:
+        if sums is None and len(self._variants) < MAX_SERIES:
             sums = self._variants[key] = [0, 0, 0, 0]
         if sums is not None:
             sums[0] += 1
@@ -176,7 +157,7 @@ class Telemetry:
             sums[3] += round(record.duration_s * 1000)
 
     def _new(self, key: tuple[str, str, str]) -> _Row:
-        if len(self._rows) >= _MAX_SERIES:
+        if len(self._rows) >= MAX_SERIES:
             key = (key[0], _OTHER, _OTHER)
         row = self._rows.get(key)
         if row is None:
@@ -210,60 +191,61 @@ class Telemetry:
 
     def _counted(self) -> Iterator[Metric]:
         rows = self._rows
-        yield _counter(
+        yield counter_of(
             "sluicegate_requests", "Requests of the data plane; status 499 is a client that left, an error "
             "besides status 200 a stream that failed after its head.",
             ("route", "release", "status", "error"),
-            _summed(
+            summed(
                 ((route, release, str(status), error), count)
                 for (route, release, _), row in rows.items()
                 for (status, error), count in row.statuses.items()
             ),
         )  # fmt: skip
         for name, text, pick in _HISTOGRAMS:
-            yield _histogram(
+            yield histogram_of(
                 name, text, ("route", "release"),
                 [((route, release), pick(row)) for (route, release, _), row in rows.items()],
             )  # fmt: skip
-        yield _histogram(
+        yield histogram_of(
             "sluicegate_phase_duration_seconds", "Where time went before an answer began.", ("phase",),
             [((phase,), histogram) for phase, histogram in self._phases.items()],
         )  # fmt: skip
         for name, text, label, count in _COUNTERS:
             pairs = (((release if label == "release" else model,), count(row))
                      for (_, release, model), row in rows.items())  # fmt: skip
-            yield _counter(name, text, (label,), _summed(pairs))
-        yield _counter(
+            yield counter_of(name, text, (label,), summed(pairs))
+        yield counter_of(
             "sluicegate_tokens", "Tokens as the upstream counted them; estimated where it counts none.",
             ("release", "direction"),
-            _summed(
+            summed(
                 ((release, direction), row.tokens[place])
                 for (_, release, _), row in rows.items()
                 for place, direction in enumerate(("prompt", "completion", "cached", "reasoning"))
             ),
         )  # fmt: skip
         for place, (name, text) in enumerate(_VARIANT_COUNTERS):
-            yield _counter(name, text, ("release", "variant", "outcome"),
+            yield counter_of(name, text, ("release", "variant", "outcome"),
                            {key: sums[place] for key, sums in self._variants.items()})  # fmt: skip
-        yield _counter("sluicegate_limited", "Requests refused by a limit.", ("rule",),
+        yield from self.arms.series()
+        yield counter_of("sluicegate_limited", "Requests refused by a limit.", ("rule",),
                        {(rule,): count for rule, count in self._limited.items()})  # fmt: skip
-        yield _counter("sluicegate_guardrail", "What guardrails found, and what was done about it.",
+        yield counter_of("sluicegate_guardrail", "What guardrails found, and what was done about it.",
                        ("rule", "action"), self._findings)  # fmt: skip
-        yield _counter(
+        yield counter_of(
             "ml_predictions", "Rows predicted, and prediction requests that failed.", ("release", "outcome"),
-            _summed(
+            summed(
                 ((release, outcome), count)
                 for (_, release, _), row in rows.items()
                 for outcome, count in (("ok", row.predicted), ("refused", row.refused), ("error", row.failed))
             ),
         )  # fmt: skip
-        yield _histogram(
+        yield histogram_of(
             "ml_prediction_duration_seconds", "Time inside the classical model, per request.", ("release",),
             [((release,), row.predict) for (_, release, _), row in rows.items()],
         )  # fmt: skip
 
 
-_HISTOGRAMS: tuple[tuple[str, str, Callable[[_Row], _Histogram]], ...] = (
+_HISTOGRAMS: tuple[tuple[str, str, Callable[[_Row], Histogram]], ...] = (
     ("sluicegate_request_duration_seconds", "From the request's head to the answer's end.",
      lambda row: row.seconds),
     ("sluicegate_time_to_first_byte_seconds", "From a request's head to the first byte of its stream.",
@@ -310,38 +292,6 @@ class _Collected(Collector):
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are not looked for twice."""
         return ()
-
-
-def _summed(pairs: Iterable[tuple[tuple[str, ...], int]]) -> dict[tuple[str, ...], int]:
-    sums: dict[tuple[str, ...], int] = {}
-    for labels, count in pairs:
-        if count:
-            sums[labels] = sums.get(labels, 0) + count
-    return sums
-
-
-def _counter(
-    name: str, text: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, count in sorted(counts.items()):
-        family.add_metric(values, count)
-    return family
-
-
-def _histogram(
-    name: str, text: str, labels: Sequence[str], histograms: Iterable[tuple[tuple[str, ...], _Histogram]]
-) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(name, text, labels=labels)
-    sums: dict[tuple[str, ...], _Histogram] = {}
-    for values, histogram in histograms:
-        if any(histogram.counts):
-            into = sums.setdefault(values, _Histogram(histogram.bounds))
-            into.counts = [a + b for a, b in zip(into.counts, histogram.counts, strict=True)]
-            into.total += histogram.total
-    for values, histogram in sorted(sums.items()):
-        family.add_metric(values, histogram.buckets(), histogram.total)
-    return family
 
 
 def _gauges(state: State, gauges: Gauges) -> Iterator[Metric]:
@@ -400,7 +350,7 @@ def _upstream_gauges(upstreams: Sequence[Upstream]) -> Iterator[Metric]:
         key = (upstream.name, upstream.model_name)
         seen[key] = seen.get(key, 0) + upstream.in_flight
         worst[key] = max(worst.get(key, 0), (0, 2, 1)[_STATES.index(upstream.state())])
-    for key in sorted(seen)[:_MAX_SERIES]:
+    for key in sorted(seen)[:MAX_SERIES]:
         busy.add_metric(key, seen[key])
         states.add_metric((*key, ("closed", "half_open", "open")[worst[key]]), 1)
     yield states
@@ -420,6 +370,6 @@ def _budgets(table: RouteTable, spent: Mapping[tuple[str, str, str], int]) -> Me
             if limits.budget_microusd is not None:
                 key: tuple[str, str, str] = (subject.kind, subject.id, limits.budget_period)
                 left[key] = limits.budget_microusd - spent.get(key, 0)
-    for key in sorted(left)[:_MAX_SERIES]:
+    for key in sorted(left)[:MAX_SERIES]:
         family.add_metric(key, left[key])
     return family

@@ -192,6 +192,44 @@ class RegistryClient:
         """What an alias was at a time (RFC 3339), and who had made it so."""
         return self._get(f"{_alias(name, alias)}/was", at=at)
 
+    def splits(self, name: str | None = None) -> Answer:
+        """Which aliases' traffic is shared, and how."""
+        return self._get("/splits", name=name)
+
+    def split(
+        self,
+        name: str,
+        alias: str = "production",
+        *,
+        arms: Mapping[str, float] | None = None,
+        shadow: Answer | None = None,
+        sticky: str = "user",
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Answer:
+        """
+        Share an alias's traffic.
+
+        Args:
+            arms: release → percent.
+            shadow: `ref`, `percent` and `usd_per_day` of a release that answers nobody.
+
+        Raises:
+            PromotionRefused: an arm lacks what a promotion needs.
+        """
+        body = {
+            "arms": {ref: float(share) for ref, share in (arms or {}).items()},
+            "shadow": shadow,
+            "sticky": sticky,
+            "reason": reason,
+            "dry_run": dry_run,
+        }
+        return self._ask("PUT", f"{_alias(name, alias)}/split", body=body)
+
+    def end_split(self, name: str, alias: str = "production", *, reason: str = "") -> Answer:
+        """Give all traffic back to the alias's own release."""
+        return self._ask("DELETE", f"{_alias(name, alias)}/split", query={"reason": reason or None})
+
     def approvals(self, name: str) -> Answer:
         """The approvals of a release's versions."""
         return self._get("/approvals", name=name)

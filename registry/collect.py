@@ -1,10 +1,10 @@
 """
 Garbage collection: versions that nothing reaches any more, and blobs that no version names.
 
-Reached is what an alias, a label, an approval or a legal hold names, what a guarded alias ever pointed at,
-every gate policy, the newest of each name, what came here lately; and whatever one of these mentions by
-digest, or evidence about it rests on. Rows go first, in one audited transaction; blobs after its commit, so
-that a crash leaves a blob too many and never one too few.
+Reached is what an alias, a traffic split, a label, an approval or a legal hold names, what a guarded alias
+ever pointed at, every gate policy, the newest of each name, what came here lately; and whatever one of these
+mentions by digest, or evidence about it rests on. Rows go first, in one audited transaction; blobs after its
+commit, so that a crash leaves a blob too many and never one too few.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ def _roots(connection: Connection, rows: list[Row], since: datetime, newest: int
     aliases, moves, labels, approvals = tables.aliases, tables.alias_moves, tables.labels, tables.approvals
     for column in (aliases.c.digest, labels.c.digest, approvals.c.digest):
         yield from connection.execute(select(column)).scalars()
+    for content in connection.execute(select(tables.splits.c.content)).scalars():
+        yield from mentions(content)
     guarded = select(moves.c.from_digest, moves.c.to_digest).where(moves.c.alias.not_in(OPEN_ALIASES))
     for earlier, later in connection.execute(guarded):
         yield from (digest for digest in (earlier, later) if digest)

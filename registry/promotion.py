@@ -12,10 +12,10 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, update
 from sqlalchemy.exc import IntegrityError
 
-from registry import approvals, audit, gate, history, releases, tables, versions, webhooks
+from registry import approvals, audit, gate, history, releases, splits, tables, versions, webhooks
 from registry.artifacts import Artifacts
 from registry.db import bump_revision
-from registry.entities import AliasMove, AliasState, MoveAction, ServedRelease, Version, check_target
+from registry.entities import AliasMove, AliasState, MoveAction, Version, check_target
 from registry.errors import AliasMoved, BadInput, NothingToRollBack
 from registry.gate import Envelopes
 from registry.history import OPEN_ALIASES
@@ -131,22 +131,8 @@ def rollback(
     history.require_authentic(connection, name, alias)
     version = versions.get(connection, "release", Ref(name, digest=digests[-2]))
     versions.require_recorded(connection, version)
-    verify_parts(releases.assemble(connection, version), artifacts)
+    releases.verify_parts(releases.assemble(connection, version), artifacts)
     return _swap(connection, version, alias, current, "rollback", (), actor=actor, reason=reason, now=now)
-
-
-def verify_parts(release: ServedRelease, artifacts: Artifacts) -> None:
-    """
-    Check the bytes behind a release that lie outside the database.
-
-    Raises:
-        VersionTampered: a blob no longer has its digest.
-        NotFound: a blob is gone.
-    """
-    if release.model is not None:
-        artifacts.check(release.model.artifact)
-    if release.index is not None:
-        artifacts.check(release.index.passages_digest)
 
 
 def problems(connection: Connection, artifacts: Artifacts) -> list[str]:
@@ -167,7 +153,7 @@ def problems(connection: Connection, artifacts: Artifacts) -> list[str]:
             found.append(f"{where} does not point where its history says")
         try:
             version = versions.get(connection, "release", Ref(state.name, digest=state.digest))
-            verify_parts(releases.assemble(connection, version), artifacts)
+            releases.verify_parts(releases.assemble(connection, version), artifacts)
         except Exception as error:  # noqa: BLE001 - every kind of damage is a finding
             found.append(f"{where}: {error}")
     found += [f"{name}@{alias} has a history but no alias" for name, alias in last]
@@ -187,7 +173,7 @@ def _checked(
         _current(connection, ref.name, ref.alias)
     version = releases.resolve(connection, ref)
     versions.require_recorded(connection, version)
-    verify_parts(releases.assemble(connection, version), artifacts)
+    releases.verify_parts(releases.assemble(connection, version), artifacts)
     return version, _current(connection, ref.name, alias)
 
 
@@ -245,5 +231,6 @@ def _swap(
         raise AliasMoved from error
     told = {"name": move.name, "alias": alias, "number": version.number, **body}
     webhooks.enqueue(connection, f"alias.{action}", told, now)
+    splits.end(connection, version.name, alias, actor=actor, reason=f"the alias moved: {action}", now=now)
     bump_revision(connection)
     return move

@@ -17,6 +17,7 @@ from registry import (
     history,
     labels,
     limits,
+    splits,
     tables,
     versions,
     webhooks,
@@ -37,6 +38,7 @@ def rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any] | None]]:
     yield from access.protected(connection)
     yield from approvals.protected(connection)
     yield from labels.protected(connection)
+    yield from splits.protected(connection)
     yield from accounts.protected(connection)
     yield from limits.protected(connection)
     yield from audit_keep.protected(connection)

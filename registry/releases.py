@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, and_, select
 
 from registry import indexes, labels, models, parse, policies, prices, prompts, tables, versions
+from registry.artifacts import Artifacts
 from registry.entities import (
     AliasState,
     PromptContent,
@@ -280,3 +281,17 @@ def _digest(
     if kind == "prompt":
         return labels.resolve(connection, parse_ref(text)).digest
     return versions.get(connection, kind, parse_ref(text)).digest
+
+
+def verify_parts(release: ServedRelease, artifacts: Artifacts) -> None:
+    """
+    Check the bytes behind a release that lie outside the database.
+
+    Raises:
+        VersionTampered: a blob no longer has its digest.
+        NotFound: a blob is gone.
+    """
+    if release.model is not None:
+        artifacts.check(release.model.artifact)
+    if release.index is not None:
+        artifacts.check(release.index.passages_digest)

@@ -288,6 +288,18 @@ prompt_files = Table(
     Column("by", _text(128), nullable=False),
 )
 
+splits = Table(
+    "splits",
+    metadata,
+    Column("name", _text(64), primary_key=True),
+    Column("alias", _text(32), primary_key=True),
+    Column("id", _text(40), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("set_at", _text(27), nullable=False),
+    Column("set_by", _text(128), nullable=False),
+)
+
 webhooks = Table(
     "webhooks",
     metadata,

@@ -85,7 +85,7 @@ def take(
         for identity in fresh:
             evaluations.submit(connection, json.loads(held.envelopes[identity]), actor=who, now=now)
         version = versions.get(connection, "release", Ref(held.content.name, digest=held.release))
-        promotion.verify_parts(releases.assemble(connection, version), artifacts)
+        releases.verify_parts(releases.assemble(connection, version), artifacts)
         if candidate:
             promotion.nominate(connection, version, actor=who, now=now)
     return answer

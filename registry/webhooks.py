@@ -38,6 +38,8 @@ EVENTS = (
     "evidence.withdraw",
     "approval.give",
     "approval.withdraw",
+    "split.set",
+    "split.end",
 )
 """What can be told; named as in the audit chain. A test delivery is of the type `webhook.test`."""
 TEST = "webhook.test"

@@ -11,8 +11,9 @@ from typing import Any
 from gateway.controlplane.balances import Balances
 from gateway.controlplane.load import Loader
 from gateway.controlplane.parts import Key, Part, Parts
+from gateway.controlplane.shares import headers_of, mirror_of, shared_target
 from gateway.dataplane.request import raw
-from gateway.dataplane.table import Grant, Headers, InFlight, Prices, Route, RouteTable, Subject, Target
+from gateway.dataplane.table import Grant, InFlight, Prices, Route, RouteTable, Subject, Target
 from gateway.dataplane.variants import Branch
 from gateway.settings import GatewaySettings
 from registry.clock import from_text
@@ -20,6 +21,7 @@ from registry.entities import ApiKey, Limits, Price, ServedRelease, Snapshot
 from registry.workspace import Workspace
 
 LOADING = "its parts are loading"
+_SHADOW = "shadow"
 _EVER = from_text("1970-01-01T00:00:00Z")
 FREE = {
     pattern: Price(pattern, _EVER, 0, 0)
@@ -65,7 +67,7 @@ class Compiler:
             name, digest = served.version.name, served.version.digest
             routes[name, digest] = route
             created_s = int(served.version.created_at.timestamp())
-            target = Target(route, "", _headers(route, ""), created_s)
+            target = Target(route, "", headers_of(route), created_s)
             numbers[f"{name}:{served.version.number}"] = numbers[f"{name}@{digest}"] = target
         kept: set[str] = set()
         for (name, alias), digest in snapshot.aliases.items():
@@ -76,11 +78,12 @@ class Compiler:
                     current = before.route
                     kept.add(current.digest)
             made = numbers.get(f"{name}@{current.digest}")
-            target = Target(current, alias, _headers(current, alias), made.created_s if made else 0)
+            target = Target(current, alias, headers_of(current, alias), made.created_s if made else 0)
             targets[f"{name}@{alias}"] = target
             if alias == "production":
                 targets[name] = target
-        digests = {digest for _, digest in routes} | kept
+        shadows = self._share(snapshot, routes, targets)
+        digests = {digest for _, digest in routes} | kept | shadows
         self._forget_all_but(digests)
         wanted = frozenset(key for digest in digests for key in self._keys_of.get(digest, ()))
         rules: dict[tuple[str, str], Limits] = {(r.kind, r.subject): r.limits for r in snapshot.limits}
@@ -96,13 +99,37 @@ class Compiler:
         """Stop the loading threads; what they load now ends by itself."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _route(self, served: ServedRelease) -> Route:
+    def _share(
+        self, snapshot: Snapshot, routes: Mapping[tuple[str, str], Route], targets: dict[str, Target]
+    ) -> set[str]:
+        """Let *targets* share their traffic; returns what else must stay loaded for that."""
+        served = {release.version.digest: release for release in snapshot.releases}
+        shadows: set[str] = set()
+        for split in snapshot.splits:
+            base = targets.get(f"{split.name}@{split.alias}")
+            if base is None or base.route.digest != split.base:
+                continue  # its release still loads, or cannot be served: the split waits
+            mirror = None
+            if split.shadow is not None and split.shadow.digest in served:
+                key = f"{_SHADOW}:{split.shadow.digest}"
+                shadows.add(key)
+                mirror = mirror_of(split, split.shadow, self._route(served[split.shadow.digest], key))
+            shared = shared_target(split, base, routes, mirror)
+            targets[f"{split.name}@{split.alias}"] = shared
+            if split.alias == "production":
+                targets[split.name] = shared
+        return shadows
+
+    def _route(self, served: ServedRelease, key: str = "") -> Route:
+        """*key*: where it shares neither connections nor breakers with the release's other uses."""
         content, digest = served.content, served.version.digest
         parts = self.load.parts_of(served)
-        places = self.load.places(content, parts.get("index")) if served.model is None else []
+        own = _SHADOW if key else ""
+        places = self.load.places(content, parts.get("index"), own) if served.model is None else []
         providers = [part for tier in places for *_, part in tier]
-        self._keys_of[digest] = frozenset(part.key for part in (*parts.values(), *providers))
-        in_flight = self._in_flight.setdefault(digest, InFlight())
+        key = key or digest
+        self._keys_of[key] = frozenset(part.key for part in (*parts.values(), *providers))
+        in_flight = self._in_flight.setdefault(key, InFlight())
         for part in (*parts.values(), *providers):
             part.users.add(in_flight)
         problem, detail = _problem(parts, providers)
@@ -127,7 +154,7 @@ class Compiler:
             detail=detail,
             in_flight=in_flight,
             balance=self.balances.of(places),
-            breaker=self.balances.breaker(digest) if served.model is not None else None,
+            breaker=self.balances.breaker(key) if served.model is not None else None,
             prices=_prices(served.prices) if served.prices else None,
         )
 
@@ -158,16 +185,6 @@ def _problem(parts: Mapping[str, Part], providers: Sequence[Part]) -> tuple[str 
 def _broken(name: str, digest: str, broken: Mapping[str, str]) -> Route:
     detail = broken.get(digest, "the registry did not say what this release is made of")
     return Route(name=name, digest=digest, problem="it cannot be served", detail=detail)
-
-
-def _headers(route: Route, alias: str) -> Headers:
-    headers = [
-        (b"x-sluicegate-release", route.name.encode()),
-        (b"x-sluicegate-digest", route.digest.encode()),
-    ]
-    if alias:
-        headers.append((b"x-sluicegate-alias", alias.encode()))
-    return tuple(headers)
 
 
 def _grant(key: ApiKey, rules: Mapping[tuple[str, str], Limits]) -> Grant:

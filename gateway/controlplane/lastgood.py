@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from registry.entities import ApiKey, LimitRule, Price, ServedRelease, Snapshot
+from registry.entities import ApiKey, LimitRule, Price, ServedRelease, Snapshot, Split
 from registry.errors import BadInput
 
 _FORMAT = 1
@@ -31,6 +31,7 @@ class _Body(msgspec.Struct):
     limits: tuple[LimitRule, ...]
     prices: tuple[Price, ...]
     unproven: list[tuple[str, str]] = []
+    splits: tuple[Split, ...] = ()
 
 
 class _File(msgspec.Struct):
@@ -69,6 +70,7 @@ class LastGood:
                 snapshot.limits,
                 snapshot.prices,
                 sorted(snapshot.unproven),
+                snapshot.splits,
             )
         )
         digest = hashlib.sha256(body).hexdigest()
@@ -97,7 +99,7 @@ class LastGood:
         aliases = {(name, alias): digest for name, alias, digest in found.aliases}
         snapshot = Snapshot(
             found.revision, found.releases, aliases, found.keys, found.broken, found.limits, found.prices,
-            frozenset(found.unproven),
+            frozenset(found.unproven), found.splits,
         )  # fmt: skip
         return snapshot, file.written_at
 

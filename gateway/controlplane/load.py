@@ -84,10 +84,17 @@ class Loader:
             lambda: self._in_thread(compile_prompt, content, partials),
         )
 
-    def places(self, content: ReleaseContent, index: Part | None) -> list[list[tuple[str, str, float, Part]]]:
-        """Tiers of (label, `provider/model`, weight, provider part): its own model, then its fallbacks."""
-        tiers = [self._tier(content.model, content.model_digest, index)]
-        return tiers + [self._tier(fallback) for fallback in content.fallbacks]
+    def places(
+        self, content: ReleaseContent, index: Part | None, own: str = ""
+    ) -> list[list[tuple[str, str, float, Part]]]:
+        """
+        Tiers of (label, `provider/model`, weight, provider part): its own model, then its fallbacks.
+
+        Args:
+            own: name of a use that shares neither connections nor breakers with any other.
+        """
+        tiers = [self._tier(content.model, content.model_digest, index, own)]
+        return tiers + [self._tier(fallback, own=own) for fallback in content.fallbacks]
 
     def direct_places(self, model: str) -> list[list[tuple[str, str, float, Part]]]:
         """The same for a model that a client named itself; see `direct` for what is refused."""
@@ -112,14 +119,15 @@ class Loader:
                 raise BadSettings(message)
 
     def _tier(
-        self, model: str, model_digest: str | None = None, index: Part | None = None
+        self, model: str, model_digest: str | None = None, index: Part | None = None, own: str = ""
     ) -> list[tuple[str, str, float, Part]]:
         name = model.partition("/")[0]
+        label = f"{name}#{own}" if own else name
         upstream = self._settings.upstreams.get(name)
-        tier = [(name, model, 1.0, self.provider(model, model_digest, index))]
+        tier = [(label, model, 1.0, self.provider(model, model_digest, index, own=own))]
         for number, replica in enumerate(upstream.replicas if upstream else (), start=2):
-            part = self.provider(model, model_digest, index, replica)
-            tier.append((f"{name}#{number}", model, replica.weight, part))
+            part = self.provider(model, model_digest, index, replica, own=own)
+            tier.append((f"{label}#{number}", model, replica.weight, part))
         return tier
 
     def provider(
@@ -128,6 +136,8 @@ class Loader:
         model_digest: str | None = None,
         index: Part | None = None,
         replica: ReplicaSettings | None = None,
+        *,
+        own: str = "",
     ) -> Part:
         """The provider of `provider/model`; one that needs no embedder is shared by all releases."""
         name, _, inner = model.partition("/")
@@ -154,7 +164,7 @@ class Loader:
                 raise
             return provider
 
-        key = ("provider", model, model_digest, index.key if index is not None else None, replica)
+        key = ("provider", model, model_digest, index.key if index is not None else None, replica, own)
         return self._parts.get(key, make, lambda provider: provider.close())
 
     def direct(self, model: str) -> Part:

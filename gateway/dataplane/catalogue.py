@@ -85,8 +85,11 @@ async def metadata(exchange: Exchange, services: Services) -> None:
         InvalidRequest: a chat release.
         NotReady: the model is not loaded, so its features are not known.
     """
+    del services
     name = model_in_path(exchange.path, "/v2/models/")
-    route = await resolve(exchange, name, services)
+    target = exchange.table.find(name, exchange.grant)
+    exchange.route_to(target)
+    route = target.ready()
     if route.kind != "prediction":
         message = f"release {route.name!r} is a chat release; it has no tensors"
         raise InvalidRequest(message)

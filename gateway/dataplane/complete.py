@@ -92,7 +92,7 @@ async def chat(exchange: Exchange, services: Services, data: bytes) -> None:
 async def _complete(exchange: Exchange, services: Services, data: bytes) -> None:
     body = parse(data)
     model = model_of(body)
-    route = resolve_now(exchange, model, services) or await resolve(exchange, model, services)
+    route = resolve_now(exchange, model, services, body) or await resolve(exchange, model, services, body)
     _require_chat(route)
     if exchange.path == _CHAT or exchange.dialect is not None:
         require_messages(body)
@@ -112,6 +112,9 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     exchange.record.admit_s += reserved_s - began_s
     if route.input is not None:
         body = await screen_body(route.input, body, services.work, exchange.record.findings)
+    target = exchange.target
+    if target is not None and target.mirror is not None and "messages" in body:
+        exchange.mirrored = body
     question: str | None = None
     grounds: tuple[Ground, ...] = ()
     if route.parameters or route.render is not None or route.retriever is not None:
@@ -229,9 +232,11 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
-            body = encode({**_fitted(outgoing.body, exchange, pick.model_name), "model": pick.model_json})
-            path = exchange.path if exchange.dialect is None else _CHAT
-            call = Call(path, body, outgoing.stream, outgoing.question, outgoing.grounds)
+            body, path = outgoing.body, exchange.path
+            if exchange.dialect is not None:
+                body, path = fitted(body, pick.model_name), _CHAT
+            data = encode({**body, "model": pick.model_json})
+            call = Call(path, data, outgoing.stream, outgoing.question, outgoing.grounds)
             reply = await pick.provider.open(call)
             record.upstream_s = exchange.elapsed_s() - began_s
             if record.fallback:
@@ -259,10 +264,8 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
             await asyncio.sleep(pause_s)
 
 
-def _fitted(body: Body, exchange: Exchange, model_name: str) -> Body:
+def fitted(body: Body, model_name: str) -> Body:
     """*body*, with what another dialect asked for under the names that the provider knows."""
-    if exchange.dialect is None:
-        return body
     if not model_name.startswith(_NEWER_NAMES):
         return {name: value for name, value in body.items() if name not in _NEWER}
     fitted = {name: value for name, value in body.items() if name not in ("top_k", "max_tokens")}

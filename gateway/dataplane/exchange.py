@@ -45,8 +45,8 @@ class Exchange:
 
     __slots__ = (
         "_close", "_closed", "account", "copy", "dialect", "extra", "finished", "grant", "header", "hold",
-        "inbound", "method", "now", "path", "price", "priced", "record", "sent_headers", "started",
-        "started_s", "streaming", "table", "target", "tenant",
+        "inbound", "method", "mirrored", "now", "path", "price", "priced", "record", "sent_headers",
+        "started", "started_s", "streaming", "table", "target", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,8 @@ class Exchange:
         """Pieces of the answer's body, where they are to be kept."""
         self.sent_headers: Headers = ()
         """Those of the answer that do not depend on the request alone, where *copy* is kept."""
+        self.mirrored: object = None
+        """What a shadow of the target is to be asked when this is answered; see `mirror`."""
         self.dialect: Dialect | None = None
         """What turns the answer into the client's dialect, where that is not chat completions."""
         self.started = False
@@ -113,6 +115,7 @@ class Exchange:
         record = self.record
         record.release = target.route.name
         record.alias = target.alias
+        record.arm = target.arm
         record.digest = target.route.digest
 
     def leave(self) -> None:

@@ -246,6 +246,8 @@ async def run_rows(
     breaker.succeeded(ticket)
     exchange.record.predict_s = time.perf_counter() - started
     exchange.record.rows = len(rows)
+    if exchange.target is not None and exchange.target.mirror is not None:
+        exchange.mirrored = (rows, predictions.labels)
     return predictions
 
 

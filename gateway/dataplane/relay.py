@@ -133,6 +133,8 @@ class Relay:
             self._services.admission.leave(exchange.tenant)
             exchange.tenant = None
         settle(exchange)
+        if exchange.mirrored is not None and self._services.mirrors is not None:
+            self._services.mirrors.offer(exchange)
         if not exchange.started:
             _account_for(exchange)
         self._emit(record)

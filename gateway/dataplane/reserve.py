@@ -118,6 +118,16 @@ def settle(exchange: Exchange) -> None:
         hold.settle(record.prompt_tokens + record.completion_tokens, record.cost_microusd or 0)
 
 
+def person_of(exchange: Exchange, body: Body = _NOTHING) -> str:
+    """The end user that header or body name; empty where they name none."""
+    return _named(exchange, _USER, body, "user", "safety_identifier")
+
+
+def session_of(exchange: Exchange) -> str:
+    """The session that a header names; empty where none does."""
+    return _named(exchange, _SESSION, _NOTHING)
+
+
 def _subjects(exchange: Exchange, body: Body, model: str) -> tuple[Subject, ...]:
     subjects, rules, fields = exchange.grant.subjects, exchange.table.limits, exchange.inbound.fields
     user = session = ""

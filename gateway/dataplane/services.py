@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from gateway.dataplane.admission import Admission
 from gateway.dataplane.cache import Cache
+from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.idempotency import Answers
 from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import Limiter
@@ -47,6 +48,14 @@ class Sources(Protocol):
         ...
 
 
+class Mirroring(Protocol):
+    """Asks the shadows of releases."""
+
+    def offer(self, exchange: Exchange) -> None:
+        """A request that has a shadow was answered. Returns at once and raises nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what one request may ask for."""
@@ -79,3 +88,5 @@ class Services:
     """Answers given again to equal requests; None keeps none."""
     responses: Stored | None = None
     """Responses kept for `previous_response_id`; None keeps none."""
+    mirrors: Mirroring | None = None
+    """None asks no shadow."""

@@ -18,7 +18,7 @@ from gateway.errors import KeyNotAllowed, NotReady, UnknownModel
 from gateway.guardrails.policy import TextScreen
 from gateway.providers.base import Provider
 from gateway.transport.inbound import lines_of
-from registry.entities import Feature, Limits, Price, Retrieval, SubjectKind
+from registry.entities import Feature, Limits, Price, Retrieval, Sticky, SubjectKind
 from registry.templates import Render
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -196,6 +196,28 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What an alias's traffic is shared between, its own release first."""
+
+    arms: tuple[tuple[float, Target], ...]
+    """(weight, target); each of another release."""
+    sticky: Sticky = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A release that is asked beside another, and answers nobody."""
+
+    target: Target
+    rate: float
+    """Share of the requests, in (0, 1]."""
+    account: str = ""
+    """What its use is counted under."""
+    subjects: tuple[Subject, ...] = ()
+    """Its account with its bound, where what it spends is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A route under one of the names a client may ask for."""
 
@@ -205,6 +227,12 @@ class Target:
     """What every answer of this route says about itself."""
     created_s: int = 0
     """When the release was made, in seconds since 1970."""
+    arm: str = ""
+    """What it is called among those that share an alias's traffic; empty where none do."""
+    share: Share | None = None
+    """Who answers in its place, and how often; None: nobody."""
+    mirror: Mirror | None = None
+    """Who is asked too."""
     lines: bytes = field(init=False, compare=False)
     """*headers* as they are sent."""
 

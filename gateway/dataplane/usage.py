@@ -25,6 +25,8 @@ class UsageRecord(msgspec.Struct):
     """Release name, or `provider/*` for a model called directly; empty before routing."""
     alias: str = ""
     digest: str = ""
+    arm: str = ""
+    """Which of the releases that share the alias's traffic answered; empty where none do."""
     variant: str = ""
     """Which of the release's prompts was used; empty where it has one only."""
     model: str = ""

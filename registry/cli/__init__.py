@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from registry import terminal
-from registry.cli import archive, audit, evidence, lineage, lists, mlflow, moves, people, push, webhooks
+from registry.cli import (
+    archive,
+    audit,
+    evidence,
+    lineage,
+    lists,
+    mlflow,
+    moves,
+    people,
+    push,
+    splits,
+    webhooks,
+)
 
 application = terminal.command_group("Versions, releases, evidence and the aliases they move.")
 push.add_to(application)
 lists.add_to(application)
 evidence.add_to(application)
 moves.add_to(application)
+splits.add_to(application)
 mlflow.add_to(application)
 archive.add_to(application)
 audit.add_to(application)

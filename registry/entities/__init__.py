@@ -51,6 +51,7 @@ from registry.entities.releases import (
     Snapshot,
     Variant,
 )
+from registry.entities.splits import Arm, Shadow, Split, Sticky
 from registry.entities.versions import (
     AliasMove,
     AliasState,
@@ -67,6 +68,7 @@ __all__ = [
     "AliasState",
     "ApiKey",
     "Approval",
+    "Arm",
     "AuditClass",
     "AuditRecord",
     "BudgetPeriod",
@@ -92,8 +94,11 @@ __all__ = [
     "Retrieval",
     "Role",
     "ServedRelease",
+    "Shadow",
     "Snapshot",
     "Spending",
+    "Split",
+    "Sticky",
     "SubjectKind",
     "ToolSchema",
     "UsageEntry",

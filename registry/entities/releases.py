@@ -9,6 +9,7 @@ from typing import Any, Literal
 from registry.entities.metering import ApiKey, LimitRule, Price
 from registry.entities.parts import IndexContent, ModelContent, PromptContent
 from registry.entities.policies import GuardrailPolicy
+from registry.entities.splits import Split
 from registry.entities.versions import Version
 from registry.errors import BadInput
 from registry.refs import check_name
@@ -155,3 +156,5 @@ class Snapshot:
     """Every price, past and future ones too."""
     unproven: frozenset[tuple[str, str]] = frozenset()
     """(release name, alias) of every alias that was last moved by breaking the glass."""
+    splits: tuple[Split, ...] = ()
+    """What shares an alias's traffic."""

@@ -126,8 +126,8 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[House]:
-    """A house in *folder*."""
+def opened(folder: Path, model: str = "openai/one", **settings: Any) -> Iterator[House]:
+    """A house in *folder*, with one release of *model*; the gateway's further *settings*."""
     with open_workspace(RegistrySettings(home=folder / "home")) as workspace:
         key = signing.load_or_create_key(workspace.settings.signing_key)
         tokens: dict[str, str] = {}
@@ -145,7 +145,7 @@ def opened(folder: Path) -> Iterator[House]:
             access.revoke_user(connection, "rita", actor="ann", now=NOW)
             api_key = accounts.create_key(connection, "app", models=("support",), actor="ann", now=NOW)[1]
         made = House("", workspace, tokens, api_key)
-        made.release("openai/one")
-        gateway = Gateway(GatewaySettings(refresh_interval_s=0.05), workspace)
+        made.release(model)
+        gateway = Gateway(GatewaySettings(refresh_interval_s=0.05, **settings), workspace)
         with serving(gateway) as made.url:
             yield made

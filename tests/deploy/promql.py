@@ -14,6 +14,7 @@ HISTOGRAMS = {
     "sluicegate_time_per_output_token_seconds": {"route", "release"},
     "sluicegate_output_tokens_per_second": {"route", "release"},
     "sluicegate_phase_duration_seconds": {"phase"},
+    "sluicegate_arm_duration_seconds": {"release", "alias", "arm"},
 }
 OF_SEVERAL = {"sluicegate_worker_up"}
 """Exported where several workers serve one port; every other series then has the label `worker` too."""
@@ -23,6 +24,11 @@ EXPORTED = {
     "sluicegate_tokens_total": {"release", "direction"},
     "sluicegate_release_info": {"release", "alias", "digest"},
     "sluicegate_alias_without_evidence": {"release", "alias"},
+    "sluicegate_arm_requests_total": {"release", "alias", "arm", "outcome"},
+    "sluicegate_arm_prompt_tokens_total": {"release", "alias", "arm", "outcome"},
+    "sluicegate_arm_completion_tokens_total": {"release", "alias", "arm", "outcome"},
+    "sluicegate_arm_cost_microusd_total": {"release", "alias", "arm", "outcome"},
+    "sluicegate_shadow_predictions_total": {"release", "alias", "outcome"},
     "sluicegate_variant_requests_total": {"release", "variant", "outcome"},
     "sluicegate_variant_prompt_tokens_total": {"release", "variant", "outcome"},
     "sluicegate_variant_completion_tokens_total": {"release", "variant", "outcome"},

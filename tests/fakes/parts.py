@@ -14,6 +14,7 @@ from gateway.dataplane.balance import Balance
 from gateway.dataplane.balance import Upstream as UpstreamPlace
 from gateway.dataplane.breaker import Breaker
 from gateway.dataplane.limits_memory import MemoryLimiter
+from gateway.dataplane.mirror import Mirrors
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.routes import is_data_plane
 from gateway.dataplane.services import Limits, Services
@@ -227,8 +228,12 @@ class DataPlane:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if isinstance(self.services.mirrors, Mirrors):
+            await self.services.mirrors.close()
         for target in (*self.sources.table.targets.values(), *self.sources.directs.values()):
-            if target.route.provider is not None:
-                await target.route.provider.close()
+            shadow = target.mirror.target if target.mirror is not None else target
+            for route in (target.route, shadow.route):
+                if route.provider is not None:
+                    await route.provider.close()
         self.work.close()
         await send({"type": "lifespan.shutdown.complete"})

@@ -25,10 +25,11 @@ from gateway.controlplane.registry_api.terms import (
 )
 from registry import pack, parse
 from registry.clock import from_text
+from registry.entities import Sticky
 from registry.errors import BadInput
 from registry.refs import parse_ref
 from registry.releases import ReleaseFile
-from registry.verbs import releases
+from registry.verbs import releases, splits
 
 router = APIRouter()
 Why = Annotated[str, Field(max_length=2000, description="Kept in the history.")]
@@ -51,6 +52,29 @@ class Emergency(Body):
 
     ref: Which
     reason: Annotated[str, Field(min_length=1, max_length=2000, examples=["the key leaked"])]
+
+
+class Shadow(Body):
+    """A release that is asked beside the others, and answers nobody."""
+
+    ref: Which
+    percent: Annotated[float, Field(gt=0, le=100)] = 100.0
+    usd_per_day: Annotated[float | None, Field(gt=0, description="What it may spend on a day of UTC.")] = None
+
+
+class Shares(Body):
+    """Which releases share an alias's traffic."""
+
+    arms: dict[str, Annotated[float, Field(gt=0, lt=100)]] = Field(
+        default_factory=dict,
+        max_length=9,
+        description="Release to percent.",
+        examples=[{"support@candidate": 10}],
+    )
+    shadow: Shadow | None = None
+    sticky: Sticky = "user"
+    reason: Why = ""
+    dry_run: bool = Field(default=False, description="Decide, and change nothing.")
 
 
 class Reason(Body):
@@ -154,6 +178,37 @@ def break_glass(asked: Asked, name: Name, alias: AliasName, body: Emergency) -> 
 def rollback(asked: Asked, name: Name, alias: AliasName, body: Reason) -> Answer:
     """In one step, without evidence: it was proven before."""
     return releases.rollback(asked, name, alias, reason=body.reason)
+
+
+@router.get("/splits", summary="Which aliases' traffic is shared.", **verb("splits.list"))
+def list_splits(asked: Asked, name: Annotated[str | None, Query(max_length=64)] = None) -> Answer:
+    """Every split that is set, or those of one release."""
+    return splits.listing(asked, name)
+
+
+@router.put("/aliases/{name}/{alias}/split", summary="Share an alias's traffic.", **verb("splits.set", 409))
+def set_split(asked: Asked, name: Name, alias: AliasName, body: Shares) -> Answer:
+    """Each arm needs what a promotion to the alias needs; a shadow answers nobody and needs nothing."""
+    shadow = body.shadow
+    return splits.put(
+        asked,
+        f"{name}@{alias}",
+        arms=body.arms,
+        shadow=None if shadow is None else shadow.ref,
+        shadow_percent=100 if shadow is None else shadow.percent,
+        shadow_usd_per_day=None if shadow is None else shadow.usd_per_day,
+        sticky=body.sticky,
+        reason=body.reason,
+        dry_run=body.dry_run,
+    )
+
+
+@router.delete("/aliases/{name}/{alias}/split", summary="End a split.", **verb("splits.end"))
+def end_split(
+    asked: Asked, name: Name, alias: AliasName, reason: Annotated[str, Query(max_length=2000)] = ""
+) -> Answer:
+    """All traffic goes back to the alias's own release."""
+    return splits.end(asked, f"{name}@{alias}", reason=reason)
 
 
 @router.get("/approvals", summary="The approvals of a release's versions.", **verb("approvals.list"))
