@@ -43,6 +43,11 @@ OFFLINE: Mapping[str, str] = {
 }
 """Switches that litellm reads while it is imported."""
 
+_LISTENERS = (
+    "callbacks", "input_callback", "success_callback", "failure_callback", "service_callback",
+    "_async_input_callback", "_async_success_callback", "_async_failure_callback",
+)  # fmt: skip
+"""Lists of what litellm tells each call to; they stay empty."""
 PARAMETERS = frozenset(
     (
         "audio",
@@ -227,7 +232,9 @@ def _import_offline() -> Any:  # noqa: ANN401 - a module without types
     sdk: Any = importlib.import_module("litellm")
     sdk.telemetry = False
     sdk.suppress_debug_info = True
-    sdk.turn_off_message_logging = True
+    for name in _LISTENERS:
+        # Who listens is told prompts and answers. To have them hidden instead would copy each of them.
+        setattr(sdk, name, [])
     return sdk
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from registry import terminal
-from tests.bench.gateway import collapse, dialects, machine, options, report, soak, speed, workers
+from tests.bench.gateway import (
+    collapse,
+    dialects,
+    machine,
+    options,
+    report,
+    sdk,
+    shadow,
+    soak,
+    speed,
+    workers,
+)
 from tests.bench.gateway.scenarios import default_scenarios
 
 application = typer.Typer(
@@ -128,6 +140,49 @@ def dialects_command(
     found = dialects.run(load, cache, python.absolute(), sluicegate_args, sluicegate_env)
     _publish(dialects.markdown(found, facts), dialects.plain_json(found, facts), json_file, markdown_file)
     if why := dialects.missed(found):
+        print("; ".join(why))
+        raise typer.Exit(1)
+
+
+@application.command("sdk", epilog="Example: python -m tests.bench.gateway sdk --rounds 3")
+def sdk_command(
+    *,
+    seconds: Annotated[float, typer.Option(help="Load of each measurement.")] = 5.0,
+    rounds: Annotated[int, typer.Option(help="Turns of both ways.")] = 3,
+    cache: options.Cache = options.DEFAULT_CACHE,
+    python: options.Python = options.DEFAULT_PYTHON,
+    sluicegate_args: options.Serve = "",
+    json_file: options.JsonFile = None,
+    markdown_file: options.MarkdownFile = None,
+) -> None:
+    """What providers behind the litellm SDK cost beside the SDK alone; exit code 1 above 1.2 times."""
+    facts = machine.facts()
+    load = sdk.Load(seconds, rounds)
+    found = sdk.run(load, cache, python.absolute(), shlex.split(sluicegate_args))
+    _publish(sdk.markdown(found, facts), sdk.plain_json(found, facts), json_file, markdown_file)
+    if why := sdk.missed(found):
+        print("; ".join(why))
+        raise typer.Exit(1)
+
+
+@application.command("shadow", epilog="Example: python -m tests.bench.gateway shadow --rounds 3")
+def shadow_command(
+    *,
+    seconds: Annotated[float, typer.Option(help="Load of each measurement.")] = 6.0,
+    rounds: Annotated[int, typer.Option(help="Turns of all kinds of shadow.")] = 5,
+    rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0,
+    cache: options.Cache = options.DEFAULT_CACHE,
+    python: options.Python = options.DEFAULT_PYTHON,
+    sluicegate_args: options.Serve = "",
+    json_file: options.JsonFile = None,
+    markdown_file: options.MarkdownFile = None,
+) -> None:
+    """What a shadow that answers, fails or hangs adds to users' requests; exit code 1 above 1 ms."""
+    facts = machine.facts()
+    load = shadow.Load(seconds, rounds, rate)
+    found = shadow.run(load, cache, python.absolute(), shlex.split(sluicegate_args))
+    _publish(shadow.markdown(found, facts), shadow.plain_json(found, facts), json_file, markdown_file)
+    if why := shadow.missed(found):
         print("; ".join(why))
         raise typer.Exit(1)
 

@@ -75,12 +75,13 @@ def has_option(
 def _key(script: Path, environ: Mapping[str, str], folder: Path) -> str:
     """A fresh key with limits that nobody reaches, and a price, so that money is counted too."""
     for model in (MODEL, FAULTY):
-        _said(script, environ, folder, "prices", "set", model, "--input", "0.15", "--output", "0.60")
+        said(script, environ, folder, "prices", "set", model, "--input", "0.15", "--output", "0.60")
     limits = [word for pair in _LIMITS.items() for word in pair]
-    return str(_said(script, environ, folder, "keys", "create", "--name", "bench", *limits)["key"])
+    return str(said(script, environ, folder, "keys", "create", "--name", "bench", *limits)["key"])
 
 
-def _said(script: Path, environ: Mapping[str, str], folder: Path, *command: str) -> dict[str, Any]:
+def said(script: Path, environ: Mapping[str, str], folder: Path, *command: str) -> dict[str, Any]:
+    """What `gateway <command> --json` answers. Raises NotInstalled with its last words when it fails."""
     done = subprocess.run(
         [str(script), *command, "--json"],
         env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False,
