@@ -96,6 +96,24 @@ class InvalidRequest(GatewayError):
     code = "invalid_request"
 
 
+class ParseFailed(InvalidRequest):
+    """The body is not JSON."""
+
+    code = "parse_error"
+
+
+class NotAMessage(InvalidRequest):
+    """The body is JSON and no message of JSON-RPC 2.0."""
+
+    code = "not_a_message"
+
+
+class UnknownMethod(InvalidRequest):
+    """There is no such method at `/mcp`."""
+
+    code = "unknown_method"
+
+
 class BodyTooLarge(InvalidRequest):
     """The request body is larger than this gateway accepts."""
 
@@ -259,6 +277,9 @@ STATUS: dict[str, tuple[int, str]] = {
     "insufficient_quota": (429, "insufficient_quota"),
     "price_unknown": (403, "permission_error"),
     "invalid_request": (400, "invalid_request_error"),
+    "parse_error": (400, "invalid_request_error"),
+    "not_a_message": (400, "invalid_request_error"),
+    "unknown_method": (404, "invalid_request_error"),
     "unsafe_field": (400, "invalid_request_error"),
     "idempotency_conflict": (422, "invalid_request_error"),
     "bad_input": (400, "invalid_request_error"),

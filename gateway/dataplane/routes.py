@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.dataplane import catalogue, invocations, moderate, predict, repository, search, speak
+from gateway.dataplane import catalogue, invocations, mcp, moderate, predict, repository, search, speak
 from gateway.dataplane.complete import complete, embed, order
 from gateway.dataplane.dialects.messages_reply import Messages
 from gateway.dataplane.exchange import Dialect, Exchange
@@ -27,6 +27,7 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/v2/health/live": ("GET", catalogue.live, False),
     "/v2/health/ready": ("GET", catalogue.ready, False),
     "/v2/repository/index": ("POST", repository.index, True),
+    "/mcp": ("POST", mcp.serve, True),
     "/invocations": ("POST", invocations.invoke, True),
     "/ping": ("GET", invocations.ping, False),
     "/version": ("GET", invocations.about, False),
@@ -51,6 +52,7 @@ DIALECTS: dict[str, Callable[[str], Dialect]] = {
     "/v1/messages": Messages,
     "/v1/messages/count_tokens": Messages,
     "/invocations": MlflowErrors,
+    "/mcp": mcp.Reply,
 }
 """Path → how errors are told there, made with the request's id; elsewhere as OpenAI tells them."""
 _PREFIXES = ("/v1/", "/v2/")

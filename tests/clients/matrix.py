@@ -26,7 +26,8 @@ Trial = Callable[[Stand], None]
 """Raises where the client does not get what it should."""
 ROWS = (
     "openai_python", "openai_node", "anthropic_python", "langchain_openai", "llama_index",
-    "instructor_openai", "pydantic_ai_openai", "litellm_sdk", "triton", "curl",
+    "instructor_openai", "pydantic_ai_openai", "litellm_sdk", "triton", "mlflow_client",
+    "mcp_sdk", "curl",
 )  # fmt: skip
 """Modules of `rows`, each with NAME, PACKAGE (None: no Python package) and TRIALS by feature."""
 

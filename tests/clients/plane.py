@@ -6,22 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gateway.dataplane.table import Route, Target
+from registry.entities import PromptContent, PromptMessage
+from registry.templates import Render, compile_prompt
 from tests.fakes.parts import DIGEST, DataPlane, FixedSources, ListRetriever, Threshold, provider_at, table_of
 from tests.fakes.server import serving
 from tests.fakes.stand import Stand
 from tests.fakes.upstream import MODEL, upstream
 
 
+def _prompt() -> Render:
+    message = PromptMessage("user", "Kindly: {{ question }}")
+    return compile_prompt(PromptContent((message,), {"question": "text"}))
+
+
 @contextmanager
 def plane() -> Iterator[Stand]:
-    """`support` chats, `books` has an index, `churn` predicts, `vllm/tiny` goes straight to the upstream."""
+    """
+    `support` chats, `kind` has a prompt, `books` has an index, `churn` predicts, `vllm/tiny` goes straight to
+    the upstream.
+    """
     with upstream() as up:
         provider = provider_at(up.url)
         routes = {
             "support": Route(name="support", digest=DIGEST, model=MODEL, provider=provider),
             "books": Route(name="books", digest=DIGEST, retriever=ListRetriever(())),
+            "kind": Route(
+                name="kind", digest=DIGEST, model=MODEL, provider=provider, render=_prompt(),
+                variables=frozenset({"question"}),
+            ),
             "churn": Route(name="churn", digest=DIGEST, kind="prediction", predictor=Threshold()),
-        }
+        }  # fmt: skip
         direct = Target(Route(name="vllm/*", model=MODEL, provider=provider))
         sources = FixedSources(table_of(routes), directs={"vllm/tiny": direct})
         stand = Stand("", up)

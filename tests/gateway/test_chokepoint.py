@@ -57,6 +57,12 @@ class Way:
         return self.route or self.path
 
 
+def tool(name: str, **arguments: str) -> dict[str, Any]:
+    """A call of the Model Context Protocol."""
+    params = {"name": name, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
 INPUTS = [
     {"name": name, "shape": [1], "datatype": datatype, "data": [ROW[name]]}
     for name, datatype in (("plan", "BYTES"), ("months", "FP64"))
@@ -83,6 +89,7 @@ WAYS = [
         {"model": "support", "input": "Which tower?"},
         {"model": "support", "input": MAIL},
     ),
+    Way("/mcp", tool("ask_support", question="Which tower?"), tool("ask_support", question=MAIL)),
     Way("/v1/moderations", {"input": "a"}),
     Way(
         "/v1/rerank",

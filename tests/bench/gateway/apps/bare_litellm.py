@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("job", help="JSON: model, url, key, body, stream, seconds, at_once")
     job = json.loads(parser.parse_args().job)
     os.environ.update(OFFLINE)
-    sdk = importlib.import_module("litellm")
+    sdk: Any = importlib.import_module("litellm")
     sdk.telemetry, sdk.suppress_debug_info = False, True
     body = {name: value for name, value in job["body"].items() if name not in ("model", "stream")}
     asked = {
