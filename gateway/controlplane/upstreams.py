@@ -10,9 +10,16 @@ from gateway.providers.options import Embed, ProviderOptions
 from gateway.settings import GatewaySettings, ReplicaSettings, UpstreamSettings
 from registry.errors import BadSettings
 
-URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "vllm": "VLLM_BASE_URL", "ollama": "OLLAMA_HOST"}
+URL_VARIABLES = {
+    "openai": "OPENAI_BASE_URL",
+    "responses": "OPENAI_BASE_URL",
+    "anthropic": "ANTHROPIC_BASE_URL",
+    "vllm": "VLLM_BASE_URL",
+    "ollama": "OLLAMA_HOST",
+}
 KEY_VARIABLES = {
     "openai": "OPENAI_API_KEY",
+    "responses": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
     "vllm": "VLLM_API_KEY",
     "ollama": "OLLAMA_API_KEY",
@@ -68,6 +75,8 @@ def _url(name: str, environ: Mapping[str, str]) -> str | None:
     value = environ.get(URL_VARIABLES.get(name, ""), "").strip()
     if not value:
         return None
+    if name == "anthropic":  # its own tools add the version
+        return value if value.rstrip("/").endswith("/v1") else f"{value.rstrip('/')}/v1"
     if name != "ollama":
         return value
     # OLLAMA_HOST is often host:port, and 0.0.0.0 where the server itself listens everywhere.

@@ -38,7 +38,7 @@ from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, 
 from gateway.providers.base import Call, Ground
 
 _CHAT = "/v1/chat/completions"
-_NEWER_NAMES = ("openai/", "azure/")
+_NEWER_NAMES = ("openai/", "azure/", "responses/")
 """Providers that refuse `top_k`, and for some models `max_tokens`; others may not know its newer name."""
 _NEWER = ("prompt_cache_key", "safety_identifier", "verbosity")
 """Fields that those alone know for sure, and others may refuse."""

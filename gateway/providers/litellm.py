@@ -1,5 +1,5 @@
 """
-Providers whose dialect the relay does not speak, such as Anthropic's, through the litellm SDK.
+Providers whose dialect this gateway does not speak, such as Cohere's, through the litellm SDK.
 
 litellm costs seconds to import and milliseconds a call, so it is imported when a release first
 starts, and only then. It is kept offline: no price list, no telemetry, no retries of its own.
@@ -95,7 +95,7 @@ _EXPLAINED = frozenset((400, 404, 408, 409, 413, 422, 429))
 
 def build(model: str, options: ProviderOptions) -> LiteLLM:
     """
-    A provider for `anthropic/<model>`, or for `litellm/<whatever litellm calls it>`.
+    A provider for `litellm/<whatever litellm calls it>`, or for a provider that litellm knows by its name.
 
     Raises:
         MissingExtra: litellm is not installed.

@@ -45,8 +45,8 @@ ANSWER = {
 
 def test_without_litellm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
-    with pytest.raises(MissingExtra, match=r"anthropic needs litellm: pip install 'sluicegate\[litellm\]'"):
-        build("claude-x", replace(OPTIONS, name="anthropic"))
+    with pytest.raises(MissingExtra, match=r"cohere needs litellm: pip install 'sluicegate\[litellm\]'"):
+        build("claude-x", replace(OPTIONS, name="cohere"))
 
 
 def test_the_module_does_not_import_litellm() -> None:

@@ -24,6 +24,9 @@ HOME = Path("home")
         ("ollama", {"OLLAMA_HOST": "0.0.0.0:1"}, ("http://127.0.0.1:1/v1", None)),
         ("ollama", {"OLLAMA_HOST": "https://o/v1/"}, ("https://o/v1", None)),
         ("anthropic", {"ANTHROPIC_API_KEY": "a"}, (None, "a")),
+        ("anthropic", {"ANTHROPIC_BASE_URL": "https://a.example/"}, ("https://a.example/v1", None)),
+        ("anthropic", {"ANTHROPIC_BASE_URL": "https://a.example/v1"}, ("https://a.example/v1", None)),
+        ("responses", {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "https://e/v1"}, ("https://e/v1", "k")),
         ("elsewhere", {"OPENAI_API_KEY": "k"}, (None, None)),
     ],
 )
