@@ -14,6 +14,7 @@ from collections.abc import MutableMapping
 from typing import IO, TYPE_CHECKING, Any
 
 from gateway.controlplane import ledger, segments
+from gateway.controlplane.records import Records
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.requestlog import RequestLog
 from gateway.controlplane.webhooks import Webhooks
@@ -79,6 +80,7 @@ class Gateway:
         name = sortable_id("usage", clock())
         self._ledger = ledger.Ledger(workspace, folder, settings.usage_days, clock)
         self._journal = Journal(folder, name)
+        self._records = Records(self._ledger, may_open=lambda: bool(workspace.engines) or self.live.reached)
         self._journal_lock: IO[str] = segments.hold(folder, name)
         admission = Admission(settings.max_in_flight, settings.max_lag_ms / 1000)
         self._limiter = open_limiter(settings.limits_store, settings.limits_store_down, self._spent, clock)
@@ -113,6 +115,7 @@ class Gateway:
             self._journal,
             Cache(settings.cache_s) if settings.cache_s else None,
             Stored(settings.responses_s) if settings.responses_s else None,
+            self._records,
         )
         bounds = Bounds(
             settings.max_head_bytes,
@@ -188,6 +191,7 @@ class Gateway:
         if self._request_log is not None:
             self._request_log.close()
         self._work.close()
+        self._records.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _drain(self) -> None:

@@ -139,7 +139,7 @@ class GatewaySettings:
     registry_api: bool = True
     """Whether the registry is offered under `/api/v1`, to its users; API keys read served prompts there."""
     usage_days: int = 400
-    """How long single usage records are kept in the registry; sums stay."""
+    """How long single usage records, and feedback, are kept in the registry; sums stay."""
 
     def __post_init__(self) -> None:
         """Refuse values that could not be served with."""

@@ -25,6 +25,8 @@ from gateway.errors import STATUS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MAX_SERIES = 2000
+_MAX_FEEDBACK = 500
+"""Clients choose its names."""
 _OTHER = "other"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _PREDICT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -129,6 +131,7 @@ class Telemetry:
         self._phases = {phase: _Histogram(_PHASE_SECONDS) for phase in ("admit", "guard", "upstream")}
         self._findings: dict[tuple[str, ...], int] = {}
         self._limited: dict[str, int] = {}
+        self._feedback: dict[tuple[str, ...], int] = {}
         self._variants: dict[tuple[str, str, str], list[int]] = {}
         """(release, variant, outcome) → requests, prompt tokens, completion tokens, milliseconds."""
         self._registry = CollectorRegistry()
@@ -154,6 +157,8 @@ class Telemetry:
             self._note_variant(record)
         if record.limited:
             self._limited[record.limited] = self._limited.get(record.limited, 0) + 1
+        if record.feedback is not None:
+            self._note_feedback(release, *record.feedback)
         for finding in record.findings:
             self._findings[finding] = self._findings.get(finding, 0) + 1
         if record.route in _PREDICT_ROUTES and release:
@@ -162,6 +167,12 @@ class Telemetry:
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def _note_feedback(self, release: str, name: str, sign: str) -> None:
+        key: tuple[str, ...] = (release, name, sign)
+        if key not in self._feedback and len(self._feedback) >= _MAX_FEEDBACK:
+            key = (_OTHER, _OTHER, sign)
+        self._feedback[key] = self._feedback.get(key, 0) + 1
 
     def _note_variant(self, record: UsageRecord) -> None:
         outcome = "error" if record.error or record.status >= 400 else "ok"
@@ -249,6 +260,8 @@ class Telemetry:
                        {(rule,): count for rule, count in self._limited.items()})  # fmt: skip
         yield _counter("sluicegate_guardrail", "What guardrails found, and what was done about it.",
                        ("rule", "action"), self._findings)  # fmt: skip
+        yield _counter("sluicegate_feedback", "What people said of answers.", ("release", "name", "sign"),
+                       self._feedback)  # fmt: skip
         yield _counter(
             "ml_predictions", "Rows predicted, and prediction requests that failed.", ("release", "outcome"),
             _summed(

@@ -38,11 +38,13 @@ from registry.errors import BadSettings, MissingExtra, StoreUnavailable
 BUSY_TIMEOUT_S = 30
 _MIGRATING = threading.Lock()
 """Alembic keeps its context in the process: one migration at a time."""
-HEAD = "0003"
+HEAD = "0004"
 """
 The migration this code expects; `migrations/` brings an older database here. A newer one is used as it is, as
 long as its `schema_floor` says that this code may.
 """
+_FLOOR = 3
+"""The oldest code that may work with a database made by this one."""
 _WRITERS_LOCK = 0x51_75_69_63_65
 _MISUSE = (IntegrityError, DataError, ProgrammingError)
 """What our own statements do wrong; whatever else a driver raises, the database is in trouble."""
@@ -194,7 +196,7 @@ def _create(engine: Engine) -> None:
         version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
         version.create(connection)
         connection.execute(insert(version).values(version_num=HEAD))
-        floor = {"key": "schema_floor", "value": int(HEAD)}
+        floor = {"key": "schema_floor", "value": _FLOOR}
         connection.execute(insert(tables.state), [{"key": "revision", "value": 1}, floor])
 
 

@@ -38,6 +38,7 @@ from gateway.errors import (
     Overloaded,
     RateLimited,
     Stopping,
+    UnknownGeneration,
     UpstreamRefused,
     WrongMethod,
     body_of,
@@ -199,6 +200,8 @@ def _error_headers(error: PlatformError) -> Headers:
         return error.headers
     if isinstance(error, CircuitOpen):
         return ((b"retry-after", b"%d" % error.retry_after_s),)
+    if isinstance(error, UnknownGeneration) and error.recent:
+        return ((b"retry-after", b"1"),)
     status = status_of(error)
     if status == 401:
         return ((b"www-authenticate", b'Bearer realm="sluicegate"'),)

@@ -13,6 +13,7 @@ from gateway.dataplane.limits import Limiter
 from gateway.dataplane.stored import Stored
 from gateway.dataplane.table import Embedder, RouteTable, Target
 from gateway.dataplane.work import Work
+from registry.entities import Feedback, UsageEntry
 
 
 class Sources(Protocol):
@@ -44,6 +45,30 @@ class Sources(Protocol):
 
     async def embedder(self, model: str) -> Embedder | None:
         """The local embedder that `minilm/…` names; None when *model* names none."""
+        ...
+
+
+class Records(Protocol):
+    """What is on record of finished requests."""
+
+    async def find(self, request_id: str) -> UsageEntry | None:
+        """
+        The record of one request, whoever made it.
+
+        Raises:
+            StoreUnavailable: the registry cannot be reached.
+            Overloaded: too many ask already.
+        """
+        ...
+
+    async def give(self, entry: UsageEntry, said: Feedback) -> tuple[str, bool]:
+        """
+        Note what was said of *entry*; its id, and whether it is new.
+
+        Raises:
+            BadInput: a row that the request did not predict.
+            StoreUnavailable, Overloaded: as `find`.
+        """
         ...
 
 
@@ -79,3 +104,5 @@ class Services:
     """Answers given again to equal requests; None keeps none."""
     responses: Stored | None = None
     """Responses kept for `previous_response_id`; None keeps none."""
+    records: Records | None = None
+    """What finished requests used; None knows of none."""

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from registry import terminal
-from registry.cli import archive, audit, evidence, lineage, lists, mlflow, moves, people, push, webhooks
+from registry.cli import (
+    archive,
+    audit,
+    evidence,
+    feedback,
+    lineage,
+    lists,
+    mlflow,
+    moves,
+    people,
+    push,
+    webhooks,
+)
 
 application = terminal.command_group("Versions, releases, evidence and the aliases they move.")
 push.add_to(application)
@@ -14,6 +26,7 @@ mlflow.add_to(application)
 archive.add_to(application)
 audit.add_to(application)
 people.add_to(application)
+feedback.add_to(application)
 webhooks.add_to(application)
 lineage.add_to(application)
 

@@ -4,6 +4,7 @@ The nouns of Sluicegate: frozen values, no behaviour beyond their own validity.
 A *content* class is what a version's digest covers. Everything in it is plain JSON.
 """
 
+from registry.entities.feedback import Feedback, Sign
 from registry.entities.metering import (
     ApiKey,
     BudgetPeriod,
@@ -74,6 +75,7 @@ __all__ = [
     "DatasetContent",
     "Embedder",
     "Feature",
+    "Feedback",
     "GatePolicy",
     "GateTier",
     "GuardrailPolicy",
@@ -92,6 +94,7 @@ __all__ = [
     "Retrieval",
     "Role",
     "ServedRelease",
+    "Sign",
     "Snapshot",
     "Spending",
     "SubjectKind",

@@ -29,6 +29,7 @@ EXPORTED = {
     "sluicegate_variant_milliseconds_total": {"release", "variant", "outcome"},
     "sluicegate_guardrail_total": {"rule", "action"},
     "sluicegate_limited_total": {"rule"},
+    "sluicegate_feedback_total": {"release", "name", "sign"},
     "sluicegate_cache_hits_total": {"release"},
     "sluicegate_cost_microusd_total": {"model"},
     "sluicegate_unpriced_requests_total": {"model"},
