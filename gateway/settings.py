@@ -57,6 +57,45 @@ class UpstreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    """Where spans and metrics of requests go by OTLP over HTTP; see docs/how-to/telemetry.md."""
+
+    endpoint: str = ""
+    """Root that `/v1/traces` and `/v1/metrics` come behind; empty: OTEL_EXPORTER_OTLP_ENDPOINT, or none."""
+    headers_env: str | None = None
+    """Environment variable that holds headers to send, `name=value,name=value`, values percent-encoded."""
+    headers_file: Path | None = None
+    """File that holds one `name: value` a line; wins over *headers_env*."""
+    traces: bool = True
+    """Whether a span is sent for each request to a model."""
+    metrics: bool = True
+    """Whether metrics are sent; Prometheus has its own in any case."""
+    sample_ratio: float = 1.0
+    """The share of traces that begin here to send, 0 to 1; for others their caller has decided."""
+    timeout_s: float = 10.0
+    """For one export, repeated tries included."""
+    interval_s: float = 5.0
+    """How long a span may wait for others to be sent with it."""
+    metrics_interval_s: float = 60.0
+    """Between two exports of metrics."""
+    max_waiting: int = 10_000
+    """Requests whose spans wait; those of more are dropped and counted."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            message = f"endpoint {self.endpoint!r} does not begin with http:// or https://"
+            raise BadInput(message)
+        if not 0 <= self.sample_ratio <= 1:
+            message = f"sample_ratio {self.sample_ratio:g} is not 0 to 1"
+            raise BadInput(message)
+        for name in ("timeout_s", "interval_s", "metrics_interval_s", "max_waiting"):
+            if getattr(self, name) <= 0:
+                message = f"{name} must be above 0, got {getattr(self, name)}"
+                raise BadInput(message)
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """The `gateway` section. Nothing here is needed to begin."""
 
@@ -136,6 +175,8 @@ class GatewaySettings:
     """How long a response is kept in this process's memory for `previous_response_id`; 0 keeps none."""
     log_requests: bool = False
     """Whether each request is one line of JSON on stderr; never with text of prompts or answers."""
+    otlp: OtlpSettings = field(default_factory=OtlpSettings)
+    """Where spans and metrics of requests go by OpenTelemetry's protocol."""
     registry_api: bool = True
     """Whether the registry is offered under `/api/v1`, to its users; API keys read served prompts there."""
     usage_days: int = 400

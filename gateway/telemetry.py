@@ -76,6 +76,8 @@ class Gauges:
     """(kind, subject, period) → micro-USD."""
     unlogged: Callable[[], int] = lambda: 0
     """Requests that the request log left out."""
+    unexported: Callable[[], int] = lambda: 0
+    """Requests whose spans were dropped."""
 
 
 class _Histogram:
@@ -396,6 +398,8 @@ def _gauges(state: State, gauges: Gauges) -> Iterator[Metric]:
     yield GaugeMetricFamily("sluicegate_usage_backlog_bytes", text, value=gauges.journal_bytes())
     text = "Lines that the request log left out, because its reader was too slow."
     yield CounterMetricFamily("sluicegate_request_log_dropped", text, value=gauges.unlogged())
+    text = "Requests whose spans were not exported, because too many waited or the receiver took none."
+    yield CounterMetricFamily("sluicegate_otlp_dropped", text, value=gauges.unexported())
     yield _budgets(table, gauges.spent())
 
 

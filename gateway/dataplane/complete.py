@@ -220,6 +220,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         raise NotReady
     plan = route.balance.plan()
     record = exchange.record
+    trace = services.span(record) if services.span is not None else record.trace.encode()
     began_s = exchange.elapsed_s()
     last: GatewayError | None = None
     while True:
@@ -231,7 +232,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         try:
             body = encode({**_fitted(outgoing.body, exchange, pick.model_name), "model": pick.model_json})
             path = exchange.path if exchange.dialect is None else _CHAT
-            call = Call(path, body, outgoing.stream, outgoing.question, outgoing.grounds)
+            call = Call(path, body, outgoing.stream, outgoing.question, outgoing.grounds, trace)
             reply = await pick.provider.open(call)
             record.upstream_s = exchange.elapsed_s() - began_s
             if record.fallback:

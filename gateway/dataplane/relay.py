@@ -29,6 +29,7 @@ from gateway.dataplane.reserve import settle
 from gateway.dataplane.routes import DIALECTS, Handler, handler_of
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Headers
+from gateway.dataplane.trace import HEADER, parent_of
 from gateway.dataplane.usage import UsageRecord
 from gateway.errors import (
     CircuitOpen,
@@ -79,6 +80,8 @@ class Relay:
             self._second = int(seconds)
             self._stamped = to_text(now)[:20]
         record.at = f"{self._stamped}{now.microsecond:06d}Z"
+        if HEADER in inbound.fields:
+            record.trace = parent_of(inbound.fields[HEADER])
         try:
             handler, needs_key = handler_of(exchange)
             if needs_key:

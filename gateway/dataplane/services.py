@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -12,6 +13,7 @@ from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import Limiter
 from gateway.dataplane.stored import Stored
 from gateway.dataplane.table import Embedder, RouteTable, Target
+from gateway.dataplane.usage import UsageRecord
 from gateway.dataplane.work import Work
 from registry.entities import Feedback, UsageEntry
 
@@ -106,3 +108,5 @@ class Services:
     """Responses kept for `previous_response_id`; None keeps none."""
     records: Records | None = None
     """What finished requests used; None knows of none."""
+    span: Callable[[UsageRecord], bytes] | None = None
+    """The `traceparent` that upstreams are sent, where spans are exported; None passes the client's on."""

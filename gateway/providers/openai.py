@@ -73,7 +73,7 @@ class OpenAI:
             message = f"{self._name}/{self._model} was closed; ask again"
             raise UpstreamUnreachable(message)
         url = self._url + call.path.removeprefix("/v1")
-        return self._transport.request("POST", url, self._headers, call.body)
+        return self._transport.request("POST", url, self._headers, call.body, call.trace)
 
     async def close(self) -> None:
         """Close every connection; running replies are cut. Idempotent."""

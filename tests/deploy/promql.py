@@ -48,6 +48,7 @@ EXPORTED = {
     "sluicegate_ready": set[str](),
     "sluicegate_registry_revision": set[str](),
     "sluicegate_request_log_dropped_total": set[str](),
+    "sluicegate_otlp_dropped_total": set[str](),
     "sluicegate_worker_up": {"worker"},
     "up": set[str](),
     **{f"{name}_{part}": labels for name, labels in HISTOGRAMS.items() for part in ("count", "sum")},

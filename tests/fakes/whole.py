@@ -79,9 +79,8 @@ def whole(
     secret = folder / "upstream.key"
     secret.write_text(KEY + "\n")
     place = vllm or UpstreamSettings(base_url=up.url, api_key_file=secret)
-    chosen = GatewaySettings(
-        **({"refresh_interval_s": 0.02, "upstreams": {"vllm": place}, "max_retries": 0} | settings)
-    )
+    usual: dict[str, Any] = {"refresh_interval_s": 0.02, "upstreams": {"vllm": place}, "max_retries": 0}
+    chosen = GatewaySettings(**(usual | settings))
     keys: dict[str, str] = {}
     with workspace.writing() as connection:
         prices.set_price(connection, PRICE, actor="ann", now=utc_now())
