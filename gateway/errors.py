@@ -308,6 +308,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "gateway_stopping": (503, "server_error"),
     "internal_error": (500, "server_error"),
     "missing_extra": (503, "server_error"),
+    "secret_unavailable": (503, "server_error"),
     "bad_settings": (503, "server_error"),
     "store_unavailable": (503, "server_error"),
     "version_tampered": (503, "server_error"),

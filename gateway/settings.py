@@ -8,12 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from registry import secrets
 from registry.errors import BadInput
 
 
 def default_threads() -> int:
     """All processors but one, at least one: threads that share every core spin against each other."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _check_key(reference: str | None, *others: object) -> None:
+    if reference is None:
+        return
+    if any(other is not None for other in others):
+        message = "api_key: leave out api_key_env and api_key_file where a reference is given"
+        raise BadInput(message)
+    try:
+        secrets.check(reference)
+    except BadInput as error:
+        message = f"api_key: {error.message}"
+        raise BadInput(message) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +40,12 @@ class ReplicaSettings:
     """Its share of new requests, against 1 for `base_url`; 0 is used only when the others cannot be."""
     api_key_env: str | None = None
     """Name of the environment variable that holds its key; by default the provider's key."""
+    api_key: str | None = None
+    """Reference to its key, such as `vault:secret/data/vllm#key`; never the key itself."""
 
     def __post_init__(self) -> None:
-        """Refuse weights that mean nothing."""
+        """Refuse weights that mean nothing, and keys that stand here."""
+        _check_key(self.api_key, self.api_key_env)
         if not 0 <= self.weight <= 1000:
             message = f"weight {self.weight:g} is not 0 to 1000"
             raise BadInput(message)
@@ -44,6 +61,8 @@ class UpstreamSettings:
     """Name of the environment variable that holds its key."""
     api_key_file: Path | None = None
     """File that holds its key and nothing else; wins over *api_key_env*."""
+    api_key: str | None = None
+    """Reference to its key, such as `vault:secret/data/openai#key`; never the key itself."""
     replicas: tuple[ReplicaSettings, ...] = ()
     """Further places with the same models; requests are spread over all."""
     proxy: str | None = None
@@ -54,6 +73,10 @@ class UpstreamSettings:
     """Certificates to trust instead of the system's, PEM."""
     client_certificate: Path | None = None
     """Certificate and private key that this gateway shows (mutual TLS), PEM."""
+
+    def __post_init__(self) -> None:
+        """Refuse a key that stands here, or in two places."""
+        _check_key(self.api_key, self.api_key_env, self.api_key_file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,12 @@ class StoreUnavailable(PlatformError):
     code = "store_unavailable"
 
 
+class SecretUnavailable(PlatformError):
+    """The keeper of a secret does not answer, or refuses."""
+
+    code = "secret_unavailable"
+
+
 class Unauthorized(PlatformError):
     """This registry has users. Set SLUICEGATE_TOKEN to the token of one; `registry users` makes them."""
 
