@@ -309,6 +309,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "internal_error": (500, "server_error"),
     "missing_extra": (503, "server_error"),
     "secret_unavailable": (503, "server_error"),
+    "issuer_unavailable": (503, "server_error"),
     "bad_settings": (503, "server_error"),
     "store_unavailable": (503, "server_error"),
     "version_tampered": (503, "server_error"),

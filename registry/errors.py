@@ -109,6 +109,12 @@ class SecretUnavailable(PlatformError):
     code = "secret_unavailable"
 
 
+class IssuerUnavailable(PlatformError):
+    """The issuer of tokens cannot be reached, so nobody can be known by one. Try again in a moment."""
+
+    code = "issuer_unavailable"
+
+
 class Unauthorized(PlatformError):
     """This registry has users. Set SLUICEGATE_TOKEN to the token of one; `registry users` makes them."""
 
