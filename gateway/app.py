@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import MutableMapping
 from typing import IO, TYPE_CHECKING, Any
 
 from gateway.controlplane import ledger, segments
+from gateway.controlplane.otlp import open_export
+from gateway.controlplane.records import Records
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.requestlog import RequestLog
 from gateway.controlplane.webhooks import Webhooks
@@ -81,9 +84,12 @@ class Gateway:
         name = sortable_id("usage", clock())
         self._ledger = ledger.Ledger(workspace, folder, settings.usage_days, clock)
         self._journal = Journal(folder, name)
+        self._records = Records(self._ledger, may_open=lambda: bool(workspace.engines) or self.live.reached)
         self._journal_lock: IO[str] = segments.hold(folder, name)
         admission = Admission(settings.max_in_flight, settings.max_lag_ms / 1000)
         self._limiter = open_limiter(settings.limits_store, settings.limits_store_down, self._spent, clock)
+        self._request_log = RequestLog() if settings.log_requests else None
+        self._export = open_export(settings.otlp, os.environ, self._hosts)
         self.telemetry = Telemetry(
             self.live,
             Gauges(
@@ -93,6 +99,7 @@ class Gateway:
                 journal_bytes=self._ledger.backlog_bytes,
                 spent=lambda: self._ledger.sums,
                 unlogged=lambda: self._request_log.dropped if self._request_log is not None else 0,
+                unexported=lambda: self._export.dropped if self._export is not None else 0,
             ),
         )
         self._shadow_work = Work(1, _MOST_COPIES)
@@ -120,6 +127,8 @@ class Gateway:
             Cache(settings.cache_s) if settings.cache_s else None,
             Stored(settings.responses_s) if settings.responses_s else None,
             self._mirrors,
+            self._records,
+            self._export.onward if self._export is not None else None,
         )
         bounds = Bounds(
             settings.max_head_bytes,
@@ -129,7 +138,6 @@ class Gateway:
             settings.idle_timeout_s,
             settings.body_timeout_s,
         )
-        self._request_log = RequestLog() if settings.log_requests else None
         self.site = Site(Relay(services, self._emit, clock), is_data_plane, self, bounds)
         """What a server serves."""
 
@@ -153,6 +161,13 @@ class Gateway:
         self.telemetry.emit(record)
         if self._request_log is not None:
             self._request_log.add(record)
+        if self._export is not None:
+            self._export.add(record)
+
+    def _hosts(self) -> dict[str, str]:
+        """Name of each upstream → its host, where it has one."""
+        named = {upstream.name: upstream.provider for upstream in self.live.upstreams}
+        return {name: str(provider.status().get("host", "")) for name, provider in named.items()}
 
     async def _spent(self, subject: Subject, start: str) -> int:
         return await asyncio.to_thread(self._ledger.spent, subject, start)
@@ -195,8 +210,11 @@ class Gateway:
         self._journal_lock.close()
         if self._request_log is not None:
             self._request_log.close()
+        if self._export is not None:
+            await asyncio.to_thread(self._export.close)
         self._work.close()
         self._shadow_work.close()
+        self._records.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _drain(self) -> None:

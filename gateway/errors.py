@@ -13,6 +13,8 @@ Errors of the gateway, and the only map from error codes to HTTP.
         │   ├── UnsafeField           a field that would choose where the gateway connects to
         │   └── IdempotencyConflict   an Idempotency-Key was used for something else
         ├── UnknownModel, UnknownPath, WrongMethod
+        ├── UnknownGeneration         no request of that id of this account is on record
+        ├── RecordsUnavailable        what was used cannot be looked up or added to now
         ├── NotReady                  the release is still loading, or cannot be served
         ├── Overloaded                this gateway has no room for another request
         ├── LimitsUnavailable         the store that counts cannot be reached, and policy says closed
@@ -161,6 +163,23 @@ class UnknownResponse(GatewayError):
     code = "previous_response_not_found"
 
 
+class UnknownGeneration(GatewayError):
+    """No request of that id of this account is on record."""
+
+    code = "generation_not_found"
+
+    def __init__(self, message: str | None = None, *, recent: bool = False) -> None:
+        """*recent*: so young an id that its record may be under way, which `Retry-After` says."""
+        super().__init__(message)
+        self.recent = recent
+
+
+class RecordsUnavailable(GatewayError):
+    """The registry cannot be reached, and with it what is on record of requests. Try again."""
+
+    code = "records_unavailable"
+
+
 class UnknownPath(GatewayError):
     """There is nothing at that path."""
 
@@ -289,12 +308,14 @@ STATUS: dict[str, tuple[int, str]] = {
     "model_not_found": (404, "invalid_request_error"),
     "unknown_url": (404, "invalid_request_error"),
     "previous_response_not_found": (404, "invalid_request_error"),
+    "generation_not_found": (404, "invalid_request_error"),
     "method_not_allowed": (405, "invalid_request_error"),
     "request_timeout": (408, "invalid_request_error"),
     "bad_features": (400, "invalid_request_error"),
     "release_not_ready": (503, "server_error"),
     "overloaded": (503, "server_error"),
     "limits_unavailable": (503, "server_error"),
+    "records_unavailable": (503, "server_error"),
     "ledger_full": (503, "server_error"),
     "circuit_open": (503, "server_error"),
     "engine_failed": (503, "server_error"),
@@ -308,6 +329,8 @@ STATUS: dict[str, tuple[int, str]] = {
     "gateway_stopping": (503, "server_error"),
     "internal_error": (500, "server_error"),
     "missing_extra": (503, "server_error"),
+    "secret_unavailable": (503, "server_error"),
+    "issuer_unavailable": (503, "server_error"),
     "bad_settings": (503, "server_error"),
     "store_unavailable": (503, "server_error"),
     "version_tampered": (503, "server_error"),

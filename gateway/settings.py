@@ -8,12 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from registry import secrets
 from registry.errors import BadInput
 
 
 def default_threads() -> int:
     """All processors but one, at least one: threads that share every core spin against each other."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _check_key(reference: str | None, *others: object) -> None:
+    if reference is None:
+        return
+    if any(other is not None for other in others):
+        message = "api_key: leave out api_key_env and api_key_file where a reference is given"
+        raise BadInput(message)
+    try:
+        secrets.check(reference)
+    except BadInput as error:
+        message = f"api_key: {error.message}"
+        raise BadInput(message) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +40,12 @@ class ReplicaSettings:
     """Its share of new requests, against 1 for `base_url`; 0 is used only when the others cannot be."""
     api_key_env: str | None = None
     """Name of the environment variable that holds its key; by default the provider's key."""
+    api_key: str | None = None
+    """Reference to its key, such as `vault:secret/data/vllm#key`; never the key itself."""
 
     def __post_init__(self) -> None:
-        """Refuse weights that mean nothing."""
+        """Refuse weights that mean nothing, and keys that stand here."""
+        _check_key(self.api_key, self.api_key_env)
         if not 0 <= self.weight <= 1000:
             message = f"weight {self.weight:g} is not 0 to 1000"
             raise BadInput(message)
@@ -44,6 +61,8 @@ class UpstreamSettings:
     """Name of the environment variable that holds its key."""
     api_key_file: Path | None = None
     """File that holds its key and nothing else; wins over *api_key_env*."""
+    api_key: str | None = None
+    """Reference to its key, such as `vault:secret/data/openai#key`; never the key itself."""
     replicas: tuple[ReplicaSettings, ...] = ()
     """Further places with the same models; requests are spread over all."""
     proxy: str | None = None
@@ -54,6 +73,49 @@ class UpstreamSettings:
     """Certificates to trust instead of the system's, PEM."""
     client_certificate: Path | None = None
     """Certificate and private key that this gateway shows (mutual TLS), PEM."""
+
+    def __post_init__(self) -> None:
+        """Refuse a key that stands here, or in two places."""
+        _check_key(self.api_key, self.api_key_env, self.api_key_file)
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    """Where spans and metrics of requests go by OTLP over HTTP; see docs/how-to/telemetry.md."""
+
+    endpoint: str = ""
+    """Root that `/v1/traces` and `/v1/metrics` come behind; empty: OTEL_EXPORTER_OTLP_ENDPOINT, or none."""
+    headers_env: str | None = None
+    """Environment variable that holds headers to send, `name=value,name=value`, values percent-encoded."""
+    headers_file: Path | None = None
+    """File that holds one `name: value` a line; wins over *headers_env*."""
+    traces: bool = True
+    """Whether a span is sent for each request to a model."""
+    metrics: bool = True
+    """Whether metrics are sent; Prometheus has its own in any case."""
+    sample_ratio: float = 1.0
+    """The share of traces that begin here to send, 0 to 1; for others their caller has decided."""
+    timeout_s: float = 10.0
+    """For one export, repeated tries included."""
+    interval_s: float = 5.0
+    """How long a span may wait for others to be sent with it."""
+    metrics_interval_s: float = 60.0
+    """Between two exports of metrics."""
+    max_waiting: int = 10_000
+    """Requests whose spans wait; those of more are dropped and counted."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            message = f"endpoint {self.endpoint!r} does not begin with http:// or https://"
+            raise BadInput(message)
+        if not 0 <= self.sample_ratio <= 1:
+            message = f"sample_ratio {self.sample_ratio:g} is not 0 to 1"
+            raise BadInput(message)
+        for name in ("timeout_s", "interval_s", "metrics_interval_s", "max_waiting"):
+            if getattr(self, name) <= 0:
+                message = f"{name} must be above 0, got {getattr(self, name)}"
+                raise BadInput(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +198,12 @@ class GatewaySettings:
     """How long a response is kept in this process's memory for `previous_response_id`; 0 keeps none."""
     log_requests: bool = False
     """Whether each request is one line of JSON on stderr; never with text of prompts or answers."""
+    otlp: OtlpSettings = field(default_factory=OtlpSettings)
+    """Where spans and metrics of requests go by OpenTelemetry's protocol."""
     registry_api: bool = True
     """Whether the registry is offered under `/api/v1`, to its users; API keys read served prompts there."""
     usage_days: int = 400
-    """How long single usage records are kept in the registry; sums stay."""
+    """How long single usage records, and feedback, are kept in the registry; sums stay."""
 
     def __post_init__(self) -> None:
         """Refuse values that could not be served with."""

@@ -25,6 +25,8 @@ from gateway.series import MAX_SERIES, SECONDS, Histogram, counter_of, histogram
 from gateway.telemetry_arms import Arms
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MAX_FEEDBACK = 500
+"""Clients choose its names."""
 _OTHER = "other"
 _PREDICT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
@@ -73,6 +75,8 @@ class Gauges:
     """(kind, subject, period) → micro-USD."""
     unlogged: Callable[[], int] = lambda: 0
     """Requests that the request log left out."""
+    unexported: Callable[[], int] = lambda: 0
+    """Requests whose spans were dropped."""
 
 
 @dataclass(slots=True)
@@ -106,6 +110,7 @@ class Telemetry:
         self._phases = {phase: Histogram(_PHASE_SECONDS) for phase in ("admit", "guard", "upstream")}
         self._findings: dict[tuple[str, ...], int] = {}
         self._limited: dict[str, int] = {}
+        self._feedback: dict[tuple[str, ...], int] = {}
         self._variants: dict[tuple[str, str, str], list[int]] = {}
         """(release, variant, outcome) → requests, prompt tokens, completion tokens, milliseconds."""
         self.arms = Arms()
@@ -135,6 +140,8 @@ class Telemetry:
             self.arms.note(record, "error" if record.error or record.status >= 400 else "ok")
         if record.limited:
             self._limited[record.limited] = self._limited.get(record.limited, 0) + 1
+        if record.feedback is not None:
+            self._note_feedback(release, *record.feedback)
         for finding in record.findings:
             self._findings[finding] = self._findings.get(finding, 0) + 1
         if record.route in _PREDICT_ROUTES and release:
@@ -143,6 +150,12 @@ class Telemetry:
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def _note_feedback(self, release: str, name: str, sign: str) -> None:
+        key: tuple[str, ...] = (release, name, sign)
+        if key not in self._feedback and len(self._feedback) >= _MAX_FEEDBACK:
+            key = (_OTHER, _OTHER, sign)
+        self._feedback[key] = self._feedback.get(key, 0) + 1
 
     def _note_variant(self, record: UsageRecord) -> None:
         outcome = "error" if record.error or record.status >= 400 else "ok"
@@ -231,6 +244,8 @@ class Telemetry:
                        {(rule,): count for rule, count in self._limited.items()})  # fmt: skip
         yield counter_of("sluicegate_guardrail", "What guardrails found, and what was done about it.",
                        ("rule", "action"), self._findings)  # fmt: skip
+        yield counter_of("sluicegate_feedback", "What people said of answers.", ("release", "name", "sign"),
+                       self._feedback)  # fmt: skip
         yield counter_of(
             "ml_predictions", "Rows predicted, and prediction requests that failed.", ("release", "outcome"),
             summed(
@@ -333,6 +348,8 @@ def _gauges(state: State, gauges: Gauges) -> Iterator[Metric]:
     yield GaugeMetricFamily("sluicegate_usage_backlog_bytes", text, value=gauges.journal_bytes())
     text = "Lines that the request log left out, because its reader was too slow."
     yield CounterMetricFamily("sluicegate_request_log_dropped", text, value=gauges.unlogged())
+    text = "Requests whose spans were not exported, because too many waited or the receiver took none."
+    yield CounterMetricFamily("sluicegate_otlp_dropped", text, value=gauges.unexported())
     yield _budgets(table, gauges.spent())
 
 

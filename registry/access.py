@@ -47,6 +47,7 @@ VERBS: dict[str, UserRole] = {
     "evidence.list": "viewer",
     "evidence.show": "viewer",
     "evidence.withdraw": "promoter",
+    "feedback.list": "viewer",
     "gates.push": "admin",
     "guardrails.push": "editor",
     "indexes.push": "editor",

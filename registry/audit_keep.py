@@ -35,6 +35,7 @@ SUBJECT = "subject/"
 MOST_AT_ONCE = 50_000
 """Bodies emptied in one transaction, which others wait for."""
 _TABLE, _SUBJECTS, _HOLDS = tables.audit, tables.subject_keys, tables.legal_holds
+_FEEDBACK, _USER = tables.feedback, "user:"
 _NONCE_BYTES = 12
 _LONGEST_SCOPE, _LONGEST_REASON = 300, 1000
 
@@ -112,35 +113,50 @@ def append_sealed(
 
 def erase(connection: Connection, person: str, *, reason: str, actor: str, now: datetime) -> dict[str, Any]:
     """
-    Delete the key of a person: everything sealed for it can be read by nobody any more; the chain holds.
+    Delete the key of a person: everything sealed for it can be read by nobody any more; the chain holds. What
+    the person said of answers is deleted too.
 
     Call `scrub` after the commit. What copies of the database keep is said in docs/explanation/audit.md.
 
     Args:
-        person: the name given to `seal`, or the id.
+        person: the name given to `seal`, such as `user:` and a pseudonym, or the id.
 
     Raises:
-        NotFound: nothing is sealed for that person.
+        NotFound: nothing is sealed for that person, who said nothing either.
         Conflict: a legal hold names the person, or a record about it.
         BadInput: no reason.
     """
     _check_reason(reason)
     where = (_SUBJECTS.c.name == person) | (_SUBJECTS.c.subject == person)
     row = connection.execute(select(_SUBJECTS).where(where)).mappings().one_or_none()
-    if row is None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
+    name: str = row["name"] if row is not None else person
+    said = _forget_feedback(connection, name)
+    if row is None and not said:
         raise NotFound(f"nothing is sealed for {person!r}, or it is erased already")
+    if row is None:
+        seq = audit.append(
+            connection, "audit.erase", "feedback", {"reason": reason, "feedback": said}, actor=actor, now=now
+        )
+        return {"subject": None, "erased": True, "feedback": said, "audit_seq": seq}
     held = _Held(connection)
     subject = row["subject"]
     targets = select(_TABLE.c.target).where(_TABLE.c.subject == subject).distinct()
     if held(subject, "") or any(held(None, target) for target in connection.execute(targets).scalars()):
         raise Conflict(f"a legal hold covers {subject}; `registry audit hold list` shows which")
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete=ON")
     connection.execute(delete(_SUBJECTS).where(_SUBJECTS.c.subject == subject))
-    seq = audit.append(
-        connection, "audit.erase", f"{SUBJECT}{subject}", {"reason": reason}, actor=actor, now=now
-    )
-    return {"subject": subject, "erased": True, "audit_seq": seq}
+    body = {"reason": reason, "feedback": said} if said else {"reason": reason}
+    seq = audit.append(connection, "audit.erase", f"{SUBJECT}{subject}", body, actor=actor, now=now)
+    return {"subject": subject, "erased": True, "feedback": said, "audit_seq": seq}
+
+
+def _forget_feedback(connection: Connection, name: str) -> int:
+    """Delete what the user with this name said; how much. An exception takes it back."""
+    if not name.startswith(_USER) or name == _USER:
+        return 0
+    said = delete(_FEEDBACK).where(_FEEDBACK.c.user == name.removeprefix(_USER))
+    return connection.execute(said).rowcount
 
 
 def scrub(engine: Engine) -> bool:
@@ -158,6 +174,7 @@ def scrub(engine: Engine) -> bool:
             return bool(row is not None and row[0] == 0)
         raw.driver_connection.autocommit = True  # type: ignore[union-attr] # VACUUM takes no transaction
         cursor.execute("VACUUM subject_keys")
+        cursor.execute("VACUUM feedback")
         raw.driver_connection.autocommit = False  # type: ignore[union-attr]
         return True
     finally:

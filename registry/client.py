@@ -242,6 +242,23 @@ class RegistryClient:
         """Take back one's own approval."""
         return self._ask("DELETE", f"{_alias(_name(ref), alias)}/approvals", query={"ref": ref})
 
+    # Feedback
+
+    def feedback(
+        self,
+        release: str | None = None,
+        *,
+        name: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Answer:
+        """A page of what was said of answers, newest first; times as RFC 3339 writes them."""
+        return self._get(
+            "/feedback", release=release, name=name, since=since, until=until, limit=limit, before=before
+        )
+
     # Evidence and keys
 
     def evidence(self, name: str) -> Answer:

@@ -38,7 +38,7 @@ from registry.errors import BadSettings, MissingExtra, StoreUnavailable
 BUSY_TIMEOUT_S = 30
 _MIGRATING = threading.Lock()
 """Alembic keeps its context in the process: one migration at a time."""
-HEAD = "0004"
+HEAD = "0005"
 """
 The migration this code expects; `migrations/` brings an older database here. A newer one is used as it is, as
 long as its `schema_floor` says that this code may.

@@ -103,6 +103,18 @@ class StoreUnavailable(PlatformError):
     code = "store_unavailable"
 
 
+class SecretUnavailable(PlatformError):
+    """The keeper of a secret does not answer, or refuses."""
+
+    code = "secret_unavailable"
+
+
+class IssuerUnavailable(PlatformError):
+    """The issuer of tokens cannot be reached, so nobody can be known by one. Try again in a moment."""
+
+    code = "issuer_unavailable"
+
+
 class Unauthorized(PlatformError):
     """This registry has users. Set SLUICEGATE_TOKEN to the token of one; `registry users` makes them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 
 import rfc8785
 
@@ -16,6 +16,7 @@ _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
 _SHIFTS = range(120, -1, -10)
 _RANDOM_CHARACTERS = 16
+_CHARACTERS = 26
 _IDS_AT_ONCE = 64
 _FROM_BASE32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _CROCKFORD.encode())
 
@@ -69,6 +70,27 @@ def sortable_id(prefix: str, at: datetime) -> str:
     """
     number = int(at.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
+
+
+def made_at(identity: str) -> datetime | None:
+    """
+    When `sortable_id` made *identity*, to the millisecond; None where it did not.
+
+    >>> made_at(sortable_id("req", datetime(2026, 1, 2, tzinfo=UTC)))
+    datetime.datetime(2026, 1, 2, 0, 0, tzinfo=datetime.timezone.utc)
+    >>> made_at("req_1") is None
+    True
+    """
+    text = identity.rpartition("_")[2]
+    if len(text) != _CHARACTERS or not set(text) <= set(_CROCKFORD) or text[0] > "7":
+        return None
+    milliseconds = 0
+    for character in text[:-_RANDOM_CHARACTERS]:
+        milliseconds = milliseconds << 5 | _CROCKFORD.index(character)
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 class SortableIds:

@@ -168,7 +168,8 @@ def _build(value: Any, shape: Any, path: str, places: _Places) -> Any:  # noqa: 
         return Path(value)
     if isinstance(shape, type) and type(value) is shape:
         return value
-    return places.fail(path, f"expected {_name(shape)}, got {_kind(value)} {_shown(value)}")
+    shown = "" if path.endswith("api_key") else f" {_shown(value)}"
+    return places.fail(path, f"expected {_name(shape)}, got {_kind(value)}{shown}")
 
 
 def _union(value: Any, shape: Any, path: str, places: _Places) -> Any:  # noqa: ANN401

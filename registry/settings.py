@@ -9,18 +9,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 import yaml
 
 from registry import parse
+from registry.entities import UserRole
 from registry.errors import BadInput, BadSettings
 
 T = TypeVar("T")
 FILE = "sluicegate.yaml"
 PREFIX = "SLUICEGATE_"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """Whose signed tokens (JWT) are taken beside those of users."""
+
+    issuer: str = ""
+    """The `iss` of tokens, to the character; an https URL. Empty: no such tokens are taken."""
+    audience: str = ""
+    """What `aud` of a token has to name."""
+    roles_claim: str = "roles"
+    """The claim that says what somebody may do, such as `groups` or `realm_access.roles`."""
+    roles: Mapping[str, UserRole] = field(default_factory=dict)
+    """Value of that claim → role here; of several the highest counts."""
+    jwks_url: str = ""
+    """Where the issuer's keys are; empty asks `<issuer>/.well-known/openid-configuration`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would let in nobody, or anybody."""
+        if not self.issuer:
+            if self.audience or self.roles or self.jwks_url:
+                raise BadInput("issuer: is missing")
+            return
+        for name, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url or self.issuer)):
+            parts = urlsplit(url)
+            if not parts.hostname or not (
+                parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+            ):
+                raise BadInput(f"{name}: {url!r} is no https URL; http is for this machine alone")
+        if not self.audience:
+            raise BadInput("audience: is missing; without it a token for any other service would do here")
+        if not self.roles:
+            raise BadInput("roles: map at least one value of the claim to viewer, editor, promoter or admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +81,8 @@ class RegistrySettings:
     """How long the bodies of admin records are kept before `registry audit prune` empties them."""
     decision_days: int = 190
     """The same for decisions of the gateway about requests."""
+    oidc: OidcSettings = field(default_factory=OidcSettings)
+    """Whose signed tokens are taken beside those of users."""
 
     @property
     def url(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -173,6 +174,28 @@ usage = Table(
     Column("estimated", Integer, nullable=False),
     Column("cost_microusd", BigInteger),
     Index("usage_by_time", "at"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", _text(40), primary_key=True),
+    Column("request_id", _text(40), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("name", _text(64), nullable=False),
+    Column("user", _text(64), nullable=False),
+    Column("account", _text(40), nullable=False),
+    Column("release", _text(200), nullable=False),
+    Column("digest", _text(71), nullable=False),
+    Column("model", _text(200), nullable=False),
+    Column("score", Float(53)),
+    Column("label", Text),
+    Column("comment", Text),
+    Column("created_at", _text(27), nullable=False),
+    Column("updated_at", _text(27), nullable=False),
+    UniqueConstraint("request_id", "row", "name", "user"),
+    Index("feedback_by_release", "release", "id"),
+    Index("feedback_by_user", "user"),
 )
 
 spending = Table(

@@ -229,6 +229,14 @@ def stored(connection: Connection, ids: Sequence[str]) -> set[str]:
     return found
 
 
+def find(connection: Connection, request_id: str) -> UsageEntry | None:
+    """The record of one request; None where there is none, or its time to be kept has ended."""
+    row = connection.execute(select(_USAGE).where(_USAGE.c.request_id == request_id)).mappings().one_or_none()
+    if row is None:
+        return None
+    return UsageEntry(**{**row, "estimated": bool(row["estimated"])})
+
+
 def subjects(entry: UsageEntry) -> list[tuple[SubjectKind, str]]:
     """Whom the request counts for."""
     model = entry.model if entry.release.endswith("/*") else entry.release

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
-from registry import access, adopt, anchor, audit, db, terminal
+from registry import access, adopt, anchor, audit, db, oidc, terminal
 from registry.artifacts import Artifacts
 from registry.entities import Actor
 from registry.errors import PlatformError
@@ -18,6 +18,7 @@ from registry.objectstore import open_artifacts
 from registry.settings import RegistrySettings, registry_settings
 from registry.signing import Signer, open_signer
 
+_TOKEN = "SLUICEGATE_TOKEN"  # noqa: S105 - the name of a variable
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +30,8 @@ class Workspace:
     artifacts: Artifacts
     engines: list[Engine]
     """The one engine, once it is connected."""
+    oidc: oidc.Verifier | None = None
+    """What knows people by an issuer's tokens, where the settings name one."""
 
     @property
     def engine(self) -> Engine:
@@ -77,6 +80,13 @@ class Workspace:
         except PlatformError as error:
             _log.warning("the audit anchor could not be kept: %s", error)
 
+    def _known(self, token: str | None, *, remote: bool) -> Actor | None:
+        """Who shows an issuer's token; asked before a transaction begins, as the issuer may be slow."""
+        shown = os.environ.get(_TOKEN) if token is None and not remote else token
+        if self.oidc is None or not shown or not oidc.is_token(shown):
+            return None
+        return self.oidc.actor(shown)
+
     @contextmanager
     def viewing(self, verb: str, token: str | None = None, *, remote: bool = False) -> Iterator[Connection]:
         """
@@ -88,9 +98,11 @@ class Workspace:
 
         Raises:
             Unauthorized, Forbidden: who asks is unknown, or may not.
+            IssuerUnavailable: who asks shows a token of an issuer whose keys cannot be had.
         """
+        known = self._known(token, remote=remote)
         with self.reading() as connection:
-            access.require(_who(connection, token, remote=remote), verb)
+            access.require(known or _who(connection, token, remote=remote), verb)
             yield connection
 
     @contextmanager
@@ -101,10 +113,11 @@ class Workspace:
         A write transaction, and the name of who acts in it; otherwise as `viewing`.
 
         Raises:
-            Unauthorized, Forbidden: who asks is unknown, or may not; nothing is written.
+            Unauthorized, Forbidden, IssuerUnavailable: as `viewing`; nothing is written.
         """
+        known = self._known(token, remote=remote)
         with self.writing() as connection:
-            who = _who(connection, token, remote=remote)
+            who = known or _who(connection, token, remote=remote)
             access.require(who, verb)
             yield connection, who.name
 
@@ -123,7 +136,9 @@ def open_workspace(settings: RegistrySettings | None = None, *, later: bool = Fa
         StoreUnavailable: the database cannot be opened.
     """
     settings = settings or registry_settings()
-    workspace = Workspace(settings, open_artifacts(settings.artifact_store, settings.artifact_cache), [])
+    verifier = oidc.Verifier(settings.oidc) if settings.oidc.issuer else None
+    artifacts = open_artifacts(settings.artifact_store, settings.artifact_cache)
+    workspace = Workspace(settings, artifacts, [], verifier)
     try:
         if not later:
             workspace.engine  # noqa: B018 - connects
@@ -136,5 +151,5 @@ def open_workspace(settings: RegistrySettings | None = None, *, later: bool = Fa
 
 def _who(connection: Connection, token: str | None, *, remote: bool) -> Actor:
     if token is None and not remote:
-        token = os.environ.get("SLUICEGATE_TOKEN")
+        token = os.environ.get(_TOKEN)
     return access.identify(connection, token, local=None if remote else terminal.actor())

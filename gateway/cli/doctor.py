@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from gateway.controlplane.upstreams import KEY_VARIABLES, options_for
+from gateway.controlplane.upstreams import KEY_VARIABLES, options_for, reference_of
 from gateway.providers.openai import BASE_URLS
 from gateway.settings import GatewaySettings
 from rag.settings import RagSettings
@@ -104,7 +104,8 @@ def _upstreams(problems: list[str]) -> dict[str, Any]:
         except PlatformError as error:
             problems.append(f"upstream {name}: {error.message}")
             continue
-        found[name] = {"key": f"{'set' if options.api_key else 'not set'} ({variable})"}
+        place = reference_of(name, chosen) or variable
+        found[name] = {"key": f"{'set' if options.api_key else 'not set'} ({place})"}
         address = options.base_url or BASE_URLS.get(name)
         if address:
             found[name] |= {"url": address, "reachable": _listens(address)}

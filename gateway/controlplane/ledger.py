@@ -27,9 +27,9 @@ from gateway.controlplane.lastgood import replace_file
 from gateway.controlplane.refresh import make_path
 from gateway.dataplane.table import Subject
 from gateway.errors import LimitsUnavailable
-from registry import audit_keep, traffic
+from registry import audit_keep, feedback, traffic
 from registry.clock import Clock, to_text
-from registry.entities import Spending, SubjectKind, UsageEntry
+from registry.entities import Feedback, Spending, SubjectKind, UsageEntry
 from registry.errors import BadSettings, PlatformError, StoreUnavailable
 from registry.workspace import Workspace
 
@@ -42,6 +42,8 @@ _ASK_AGAIN_S = 0.02
 _BREATH_S = 0.001
 """Between two batches: where there is one core, requests wait for a batch, not for a journal."""
 _MOST_READS = 20
+_MOST_TO_READ = 64_000_000
+"""Bytes of journals that are searched for one request."""
 _log = logging.getLogger(__name__)
 
 
@@ -126,6 +128,27 @@ class Ledger:
                 raise LimitsUnavailable(message) from error
             return known + sum(entry.cost_microusd or 0 for entry in waiting)
 
+    def entry(self, request_id: str) -> UsageEntry | None:
+        """
+        The record of one request, stored or still in a journal of this machine; None where there is none.
+
+        Raises:
+            StoreUnavailable: the registry cannot be reached, and no journal has it.
+        """
+        try:
+            return self._stored(request_id) or self._noted(request_id) or self._stored(request_id)
+        except StoreUnavailable:
+            noted = self._noted(request_id)
+            if noted is None:
+                raise
+            return noted
+
+    def give(self, entry: UsageEntry, said: Feedback) -> tuple[str, bool]:
+        """As `registry.feedback.give`. Raises StoreUnavailable."""
+        self._find_database()
+        with self._workspace.writing() as connection:
+            return feedback.give(connection, entry, said, now=self._clock())
+
     def backlog_bytes(self) -> int:
         """Bytes of journals that are not stored yet."""
         return segments.size(self._folder)
@@ -203,6 +226,18 @@ class Ledger:
             self._workspace.engine.dispose()
         self._inode = inode
 
+    def _stored(self, request_id: str) -> UsageEntry | None:
+        self._find_database()
+        with self._workspace.reading() as connection:
+            return traffic.find(connection, request_id)
+
+    def _noted(self, request_id: str) -> UsageEntry | None:
+        """What a journal says; nothing once there is more to read than a question may take."""
+        if self.backlog_bytes() > _MOST_TO_READ:
+            return None
+        named = segments.mentioning(self._folder, request_id)
+        return next((entry for entry in named if entry.request_id == request_id), None)
+
     def _waiting(self, subject: Subject, start: str) -> list[UsageEntry]:
         """The records that count for *subject*, from journals of every process."""
         period = subject.limits.budget_period
@@ -239,6 +274,7 @@ class Ledger:
             self._find_database()
             with self._workspace.writing() as connection:
                 traffic.prune(connection, now - self._keep)
+                feedback.prune(connection, now - self._keep)
             self._pruned_at = now
 
     def _sum_up(self) -> None:

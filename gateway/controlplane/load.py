@@ -6,15 +6,18 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from gateway.controlplane.parts import Part, Parts
-from gateway.controlplane.upstreams import options_for
+from gateway.controlplane.upstreams import options_for, reference_of
 from gateway.dataplane.table import Embedder
 from gateway.errors import UnknownModel
 from gateway.providers.base import Provider
+from gateway.providers.rotating import RotatingKey
 from gateway.settings import GatewaySettings, ReplicaSettings
-from registry import plugins
+from registry import plugins, secrets
 from registry.entities import IndexContent, ModelContent, PromptContent, ReleaseContent, ServedRelease
 from registry.errors import BadSettings
 from registry.templates import compile_prompt
@@ -54,6 +57,7 @@ class Loader:
         self._executor = executor
         self._environ = environ
         self._store = store
+        self._keys: dict[str, RotatingKey] = {}
         self._providers = frozenset(plugins.names("providers"))
         self._embedders = frozenset(plugins.names("embedders"))
         self._check_settings()
@@ -146,15 +150,22 @@ class Loader:
 
         async def make() -> Provider:
             retriever = await index.wait() if index is not None else None
-            options = options_for(
-                name,
-                self._settings,
-                self._environ,
-                home=self._workspace.settings.home,
-                model_digest=model_digest,
-                embed=retriever.embedder.embed if retriever is not None else None,
-                replica=replica,
+            options = await self._in_thread(
+                partial(
+                    options_for,
+                    name,
+                    self._settings,
+                    self._environ,
+                    home=self._workspace.settings.home,
+                    model_digest=model_digest,
+                    embed=retriever.embedder.embed if retriever is not None else None,
+                    replica=replica,
+                    resolve=self._secret,
+                )
             )
+            reference = reference_of(name, self._settings, replica)
+            if reference is not None and options.api_key is not None:
+                options = replace(options, rotating=self._rotating(reference, options.api_key))
             build: Any = await self._in_thread(plugins.load, "providers", name)
             provider: Provider = await self._in_thread(build, inner, options)
             try:
@@ -166,6 +177,19 @@ class Loader:
 
         key = ("provider", model, model_digest, index.key if index is not None else None, replica, own)
         return self._parts.get(key, make, lambda provider: provider.close())
+
+    def _secret(self, reference: str, environ: Mapping[str, str]) -> str:
+        """The secret; of one that is in use already, its last known value."""
+        known = self._keys.get(reference)
+        return known.known if known is not None else secrets.resolve(reference, environ)
+
+    def _rotating(self, reference: str, value: str) -> RotatingKey:
+        """The key of that reference, one for all providers that use it."""
+        known = self._keys.get(reference)
+        if known is None:
+            fetch = partial(secrets.resolve, reference, self._environ)
+            known = self._keys[reference] = RotatingKey(reference, value, fetch)
+        return known
 
     def direct(self, model: str) -> Part:
         """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from gateway.providers.options import Embed, ProviderOptions
 from gateway.settings import GatewaySettings, ReplicaSettings, UpstreamSettings
+from registry import secrets
 from registry.errors import BadSettings
 
 URL_VARIABLES = {
@@ -36,19 +37,23 @@ def options_for(
     model_digest: str | None = None,
     embed: Embed | None = None,
     replica: ReplicaSettings | None = None,
+    resolve: Callable[[str, Mapping[str, str]], str] = secrets.resolve,
 ) -> ProviderOptions:
     """
-    What the provider *name* is built with, at its own place or at that of *replica*.
+    What the provider *name* is built with, at its own place or at that of *replica*. Blocks while a keeper of
+    secrets is asked.
 
     Raises:
-        BadSettings: a named key variable is not set, or a named key file cannot be read.
+        BadSettings: a named key variable is not set, a named key file cannot be read, or a reference leads
+            nowhere.
+        SecretUnavailable: the keeper of the key does not answer, or refuses.
     """
     upstream = settings.upstreams.get(name, UpstreamSettings())
     return ProviderOptions(
         name=name,
         home=home,
         base_url=replica.base_url if replica else upstream.base_url or _url(name, environ),
-        api_key=_key(name, _at(upstream, replica), environ),
+        api_key=_key(name, _at(upstream, replica), environ, resolve),
         threads=settings.threads,
         model_digest=model_digest,
         embed=embed,
@@ -66,9 +71,14 @@ def options_for(
 
 def _at(upstream: UpstreamSettings, replica: ReplicaSettings | None) -> UpstreamSettings:
     """Where the key comes from: a replica may have its own."""
-    if replica is None or replica.api_key_env is None:
+    if replica is None or (replica.api_key_env is None and replica.api_key is None):
         return upstream
-    return replace(upstream, api_key_env=replica.api_key_env, api_key_file=None)
+    return replace(upstream, api_key_env=replica.api_key_env, api_key_file=None, api_key=replica.api_key)
+
+
+def reference_of(name: str, settings: GatewaySettings, replica: ReplicaSettings | None = None) -> str | None:
+    """The reference to the key of the provider *name*, where its settings give one."""
+    return _at(settings.upstreams.get(name, UpstreamSettings()), replica).api_key
 
 
 def _url(name: str, environ: Mapping[str, str]) -> str | None:
@@ -84,7 +94,14 @@ def _url(name: str, environ: Mapping[str, str]) -> str | None:
     return url if url.endswith("/v1") else f"{url}/v1"
 
 
-def _key(name: str, upstream: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
+def _key(
+    name: str,
+    upstream: UpstreamSettings,
+    environ: Mapping[str, str],
+    resolve: Callable[[str, Mapping[str, str]], str],
+) -> str | None:
+    if upstream.api_key is not None:
+        return resolve(upstream.api_key, environ)
     if upstream.api_key_file is not None:
         try:
             return upstream.api_key_file.read_text(encoding="utf-8").strip() or None

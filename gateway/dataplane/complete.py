@@ -223,6 +223,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         raise NotReady
     plan = route.balance.plan()
     record = exchange.record
+    trace = services.span(record) if services.span is not None else record.trace.encode()
     began_s = exchange.elapsed_s()
     last: GatewayError | None = None
     while True:
@@ -236,7 +237,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
             if exchange.dialect is not None:
                 body, path = fitted(body, pick.model_name), _CHAT
             data = encode({**body, "model": pick.model_json})
-            call = Call(path, data, outgoing.stream, outgoing.question, outgoing.grounds)
+            call = Call(path, data, outgoing.stream, outgoing.question, outgoing.grounds, trace)
             reply = await pick.provider.open(call)
             record.upstream_s = exchange.elapsed_s() - began_s
             if record.fallback:

@@ -29,6 +29,7 @@ from gateway.dataplane.reserve import settle
 from gateway.dataplane.routes import DIALECTS, Handler, handler_of
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Headers
+from gateway.dataplane.trace import HEADER, parent_of
 from gateway.dataplane.usage import UsageRecord
 from gateway.errors import (
     CircuitOpen,
@@ -38,6 +39,7 @@ from gateway.errors import (
     Overloaded,
     RateLimited,
     Stopping,
+    UnknownGeneration,
     UpstreamRefused,
     WrongMethod,
     body_of,
@@ -78,6 +80,8 @@ class Relay:
             self._second = int(seconds)
             self._stamped = to_text(now)[:20]
         record.at = f"{self._stamped}{now.microsecond:06d}Z"
+        if HEADER in inbound.fields:
+            record.trace = parent_of(inbound.fields[HEADER])
         try:
             handler, needs_key = handler_of(exchange)
             if needs_key:
@@ -201,6 +205,8 @@ def _error_headers(error: PlatformError) -> Headers:
         return error.headers
     if isinstance(error, CircuitOpen):
         return ((b"retry-after", b"%d" % error.retry_after_s),)
+    if isinstance(error, UnknownGeneration) and error.recent:
+        return ((b"retry-after", b"1"),)
     status = status_of(error)
     if status == 401:
         return ((b"www-authenticate", b'Bearer realm="sluicegate"'),)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.dataplane import catalogue, invocations, mcp, moderate, predict, repository, search, speak
+from gateway.dataplane import (
+    catalogue,
+    generations,
+    invocations,
+    mcp,
+    moderate,
+    predict,
+    repository,
+    search,
+    speak,
+)
 from gateway.dataplane.complete import complete, embed, order
 from gateway.dataplane.dialects.messages_reply import Messages
 from gateway.dataplane.exchange import Dialect, Exchange
@@ -22,6 +32,7 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
     "/v1/rerank": ("POST", order, True),
     "/v1/messages": ("POST", speak.messages, True),
     "/v1/messages/count_tokens": ("POST", speak.count_tokens, True),
+    "/v1/feedback": ("POST", generations.feedback, True),
     "/v1/models": ("GET", catalogue.models, True),
     "/v2": ("GET", catalogue.server, False),
     "/v2/health/live": ("GET", catalogue.live, False),
@@ -37,6 +48,7 @@ EXACT: dict[str, tuple[str, Handler, bool]] = {
 """Path → method, handler, and whether it takes a key."""
 PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
     ("/v1/models/", "", "/v1/models/{id}", "GET", catalogue.model),
+    ("/v1/generations/", "", "/v1/generations/{id}", "GET", generations.generation),
     ("/v1/responses/", "/input_items", "/v1/responses/{id}/input_items", "GET", speak.input_items),
     ("/v1/responses/", "", "/v1/responses/{id}", "GET", speak.response),
     ("/v1/responses/", "", "/v1/responses/{id}", "DELETE", speak.forget_response),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -13,7 +14,9 @@ from gateway.dataplane.journal import Journal
 from gateway.dataplane.limits import Limiter
 from gateway.dataplane.stored import Stored
 from gateway.dataplane.table import Embedder, RouteTable, Target
+from gateway.dataplane.usage import UsageRecord
 from gateway.dataplane.work import Work
+from registry.entities import Feedback, UsageEntry
 
 
 class Sources(Protocol):
@@ -53,6 +56,29 @@ class Mirroring(Protocol):
 
     def offer(self, exchange: Exchange) -> None:
         """A request that has a shadow was answered. Returns at once and raises nothing."""
+
+
+class Records(Protocol):
+    """What is on record of finished requests."""
+
+    async def find(self, request_id: str) -> UsageEntry | None:
+        """
+        The record of one request, whoever made it.
+
+        Raises:
+            StoreUnavailable: the registry cannot be reached.
+            Overloaded: too many ask already.
+        """
+        ...
+
+    async def give(self, entry: UsageEntry, said: Feedback) -> tuple[str, bool]:
+        """
+        Note what was said of *entry*; its id, and whether it is new.
+
+        Raises:
+            BadInput: a row that the request did not predict.
+            StoreUnavailable, Overloaded: as `find`.
+        """
         ...
 
 
@@ -90,3 +116,7 @@ class Services:
     """Responses kept for `previous_response_id`; None keeps none."""
     mirrors: Mirroring | None = None
     """None asks no shadow."""
+    records: Records | None = None
+    """What finished requests used; None knows of none."""
+    span: Callable[[UsageRecord], bytes] | None = None
+    """The `traceparent` that upstreams are sent, where spans are exported; None passes the client's on."""

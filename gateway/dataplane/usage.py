@@ -74,6 +74,10 @@ class UsageRecord(msgspec.Struct):
     """Time inside the model, for predictions."""
     limited: str = ""
     """The limit that refused it, such as `key.rpm`."""
+    feedback: tuple[str, str] | None = None
+    """Name and sign of what was said of another request's answer."""
+    trace: str = ""
+    """The caller's `traceparent`, where it sent a valid one."""
     findings: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """(rule, action) of each guardrail that fired."""
 

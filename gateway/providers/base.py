@@ -31,6 +31,8 @@ class Call(msgspec.Struct, frozen=True):
     """The user's last message, where the release retrieves; None elsewhere."""
     grounds: Sequence[Ground] = ()
     """What retrieval found, best first; empty where the release does not retrieve."""
+    trace: bytes = b""
+    """A valid `traceparent` to send along; empty where there is none."""
 
 
 class Reply(Protocol):

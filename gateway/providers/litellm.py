@@ -87,6 +87,7 @@ Fields of a request that are passed on.
 All others are refused: litellm would take `api_base`, `extra_headers` or `mock_response` from a
 client as readily as from us, and send the provider's key where the client says.
 """
+_KEY_REFUSED = 401
 _ROUTING = frozenset(("model", "stream"))
 _KEY_LIKE = re.compile(r"[\w.*-]*(?:\*{3,}|(?:sk|key|token|AIza)[-_])[\w.*-]+|(?=[\w-]*\d)[\w-]{24,200}")
 _EXPLAINED = frozenset((400, 404, 408, 409, 413, 422, 429))
@@ -138,11 +139,13 @@ class LiteLLM:
             raise NotReady
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.total_timeout_s
+        rotating = self._options.rotating
+        key = rotating.current() if rotating is not None else self._options.api_key
         try:
             async with asyncio.timeout(self._options.first_byte_timeout_s):
                 answer = await self._sdk.acompletion(
                     model=self._model,
-                    api_key=self._options.api_key,
+                    api_key=key,
                     api_base=self._options.base_url,
                     stream=call.stream,
                     timeout=self._options.total_timeout_s,
@@ -151,7 +154,13 @@ class LiteLLM:
                     **arguments,
                 )
         except Exception as error:  # noqa: BLE001 - litellm raises what each provider's code raises
-            return self._refusal(error)
+            if (
+                rotating is not None
+                and key is not None
+                and getattr(error, "status_code", None) == _KEY_REFUSED
+            ):
+                await rotating.refused(key)  # for those who ask next
+            return self._refusal(error, key)
         if call.stream:
             return _StreamReply(answer, self._options, deadline)
         body = answer.model_dump_json(exclude_none=True).encode()
@@ -170,7 +179,7 @@ class LiteLLM:
         """Ready once litellm is imported; whether the provider answers shows with each call."""
         return {"ready": self._sdk is not None}
 
-    def _refusal(self, error: Exception) -> Reply:
+    def _refusal(self, error: Exception, key: str | None) -> Reply:
         """The provider's refusal as a reply, or the error to raise where there was no answer."""
         status = getattr(error, "status_code", None)
         headers = getattr(error, "litellm_response_headers", None)
@@ -181,7 +190,7 @@ class LiteLLM:
             raise _failure(error) from None
         message = f"the provider refused the request with status {status}"
         if status in _EXPLAINED:
-            message = _without_keys(str(getattr(error, "message", "")), self._options.api_key) or message
+            message = _without_keys(str(getattr(error, "message", "")), key) or message
         code = getattr(error, "code", None)
         family = "invalid_request_error" if status < 500 else "server_error"
         reply = error_reply(status, message, family, code if isinstance(code, str) else None)

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 from gateway.errors import UpstreamUnreachable
 from gateway.providers.base import Call, Reply
 from gateway.providers.options import ProviderOptions
+from gateway.providers.rotating import RotatingKey
 from gateway.transport import Stats, TlsOptions, open_transport
+from gateway.transport.base import Headers
 from registry.errors import BadSettings
 
 BASE_URLS = {
@@ -23,6 +25,7 @@ BASE_URLS = {
 }
 """Where each provider is when nothing else is said."""
 _NEEDS_KEY = frozenset({"openai"})
+_KEY_REFUSED = 401
 
 
 def build(model: str, options: ProviderOptions) -> OpenAI:
@@ -43,6 +46,13 @@ def build(model: str, options: ProviderOptions) -> OpenAI:
     return OpenAI(model, url, options)
 
 
+def _headers(key: str | None) -> Headers:
+    headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
+    if key:
+        headers.append((b"authorization", b"Bearer " + key.encode()))
+    return tuple(headers)
+
+
 class OpenAI:
     """One upstream and its pool of connections. Owned by one event loop."""
 
@@ -53,10 +63,9 @@ class OpenAI:
         self._name = options.name
         tls = TlsOptions(options.ca_file, options.client_certificate)
         self._transport = open_transport(options, options.http_client, options.proxy, tls)
-        headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
-        if options.api_key:
-            headers.append((b"authorization", b"Bearer " + options.api_key.encode()))
-        self._headers = tuple(headers)
+        self._rotating = options.rotating
+        self._key = options.api_key
+        self._headers = _headers(options.api_key)
         self._closed = False
 
     async def start(self) -> None:
@@ -73,7 +82,24 @@ class OpenAI:
             message = f"{self._name}/{self._model} was closed; ask again"
             raise UpstreamUnreachable(message)
         url = self._url + call.path.removeprefix("/v1")
-        return self._transport.request("POST", url, self._headers, call.body)
+        if self._rotating is not None:
+            return self._open_again(url, call, self._rotating)
+        return self._transport.request("POST", url, self._headers, call.body, call.trace)
+
+    async def _open_again(self, url: str, call: Call, rotating: RotatingKey) -> Reply:
+        """As `open`, with the newest key; once more where the one that was used has been replaced."""
+        key = self._use(rotating.current())
+        reply = await self._transport.request("POST", url, self._headers, call.body, call.trace)
+        if reply.status != _KEY_REFUSED or not await rotating.refused(key):
+            return reply
+        await reply.close()
+        self._use(rotating.known)
+        return await self._transport.request("POST", url, self._headers, call.body, call.trace)
+
+    def _use(self, key: str) -> str:
+        if key != self._key:
+            self._key, self._headers = key, _headers(key)
+        return key
 
     async def close(self) -> None:
         """Close every connection; running replies are cut. Idempotent."""

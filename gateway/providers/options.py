@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.providers.rotating import RotatingKey
+
 Embed = Callable[[Sequence[str]], Any]
 """Texts → float32 array (n, d), rows of unit length; thread-safe."""
 
@@ -22,6 +24,8 @@ class ProviderOptions:
     base_url: str | None = None
     """Root of an OpenAI-compatible API, ending in `/v1`; None where the provider needs none."""
     api_key: str | None = field(default=None, repr=False)
+    rotating: RotatingKey | None = field(default=None, repr=False)
+    """Where the key may change while the gateway runs; *api_key* is then what it was at first."""
     threads: int = 1
     model_digest: str | None = None
     """`sha256:…` of the weights that the release pins; None where it pins none."""

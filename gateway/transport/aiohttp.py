@@ -134,10 +134,13 @@ class AiohttpTransport:
         self._busy = self._created = self._reused = 0
 
     async def request(
-        self, method: str, url: str, headers: Headers = (), body: bytes | None = None
+        self, method: str, url: str, headers: Headers = (), body: bytes | None = None, trace: bytes = b""
     ) -> AiohttpReply:
         """
         Send a request and wait for the head of its answer. Redirects are answers, not followed.
+
+        Args:
+            trace: a valid `traceparent` to send too; empty sends none.
 
         Raises:
             UpstreamUnreachable: no connection within the connect timeout, a bad name or certificate.
@@ -149,6 +152,8 @@ class AiohttpTransport:
         checked(headers)
         session = self._open()
         started = asyncio.get_running_loop().time()
+        if trace:
+            headers = (*headers, (b"traceparent", trace))
         sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         try:
             async with asyncio.timeout_at(started + self._limits.first_byte_timeout_s):

@@ -113,10 +113,13 @@ class HttpClient(Protocol):
     """A pool of connections. Owned by one event loop; made ready by its first request."""
 
     async def request(
-        self, method: str, url: str, headers: Headers = (), body: bytes | None = None
+        self, method: str, url: str, headers: Headers = (), body: bytes | None = None, trace: bytes = b""
     ) -> HttpReply:
         """
         Send a request and wait for the head of its answer. Redirects are answers, not followed.
+
+        Args:
+            trace: a valid `traceparent` to send too; empty sends none.
 
         Raises:
             UpstreamUnreachable: no connection within the connect timeout, a bad name or certificate.

@@ -53,14 +53,14 @@ class Transport:
         self._closed = False
 
     async def request(
-        self, method: str, url: str, headers: Headers = (), body: bytes | None = None
+        self, method: str, url: str, headers: Headers = (), body: bytes | None = None, trace: bytes = b""
     ) -> TransportReply:
         """
         Send a request and wait for the head of its answer. Redirects are answers, not followed.
 
         A request that a kept connection did not take, because the upstream had let go of it, goes out
         once more on a new one. Heads are remembered by method, URL and headers: what changes with each
-        request belongs in the body.
+        request belongs in the body, but for *trace*, a valid `traceparent`, where it is not empty.
 
         Raises:
             UpstreamUnreachable: no connection within the connect timeout, a bad name or certificate.
@@ -78,6 +78,8 @@ class Transport:
         if plan is None:
             plan = self._plan(loop, method, url, headers)
         head = plan.empty_head if body is None else plan.head + b"content-length: %d\r\n" % len(body)
+        if trace:
+            head += b"traceparent: %b\r\n" % trace
         connection = plan.pool.take(started)
         if connection is None:
             connection = await self._connect(plan.pool, started)

@@ -7,6 +7,7 @@ from registry.cli import (
     archive,
     audit,
     evidence,
+    feedback,
     lineage,
     lists,
     mlflow,
@@ -27,6 +28,7 @@ mlflow.add_to(application)
 archive.add_to(application)
 audit.add_to(application)
 people.add_to(application)
+feedback.add_to(application)
 webhooks.add_to(application)
 lineage.add_to(application)
 

@@ -31,7 +31,7 @@ def add_to(application: typer.Typer) -> None:
     )
     group.command("anchor", epilog="Example: registry audit anchor --to s3://bucket/heads")(publish)
     group.command("prune", epilog="Example: registry audit prune --dry-run")(prune)
-    group.command("erase", epilog="Example: registry audit erase user/1f2e… --reason 'asked on 3 March'")(
+    group.command("erase", epilog="Example: registry audit erase user:1f2e… --reason 'asked on 3 March'")(
         erase
     )
     audit_holds.add_to(group)
@@ -160,7 +160,9 @@ def erase(
     """Make what the chain says of a person unreadable for ever; the chain stays whole."""
     with verbs.session() as session:
         answer = chain.erase(session, person, reason=reason)
-    text = f"erased {answer['subject']}"
+    text = f"erased {answer['subject'] or person}"
+    if answer["feedback"]:
+        text += f" and {answer['feedback']} feedback"
     if not answer["scrubbed"]:
         text += "; a reader kept the log of the database from being emptied, run this again later"
     show(answer, text, as_json=as_json)

@@ -4,6 +4,7 @@ The nouns of Sluicegate: frozen values, no behaviour beyond their own validity.
 A *content* class is what a version's digest covers. Everything in it is plain JSON.
 """
 
+from registry.entities.feedback import Feedback, Sign
 from registry.entities.metering import (
     ApiKey,
     BudgetPeriod,
@@ -76,6 +77,7 @@ __all__ = [
     "DatasetContent",
     "Embedder",
     "Feature",
+    "Feedback",
     "GatePolicy",
     "GateTier",
     "GuardrailPolicy",
@@ -95,6 +97,7 @@ __all__ = [
     "Role",
     "ServedRelease",
     "Shadow",
+    "Sign",
     "Snapshot",
     "Spending",
     "Split",

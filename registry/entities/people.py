@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 UserRole = Literal["viewer", "editor", "promoter", "admin"]
+OIDC = "oidc:"
+"""Whom an issuer's token names acts under this and the token's subject."""
 AuditClass = Literal["admin", "decision"]
 """What is kept how long: what people changed, and what the gateway decided about requests."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from registry.entities.people import OIDC
 from registry.errors import BadInput
 from registry.ids import is_digest
 from registry.refs import check_alias, check_name
@@ -89,7 +90,13 @@ def _check_terms(where: str, terms: GatePolicy | GateTier) -> None:
     if terms.approvals is not None and not 0 <= terms.approvals <= 100:
         raise BadInput(f"{where}approvals: {terms.approvals} is not 0 to 100")
     for approver in terms.approvers or ():
-        check_name(approver, "approver")
+        subject = approver.removeprefix(OIDC)
+        if subject == approver:
+            check_name(approver, "approver")
+        elif not 1 <= len(subject) <= 100 or not subject.isprintable():
+            raise BadInput(
+                f"{where}approvers: {approver[:120]!r} is not {OIDC} and 1 to 100 printable characters"
+            )
     if terms.approvers is not None and (terms.approvals or 0) > len(set(terms.approvers)):
         raise BadInput(f"{where}approvals: {terms.approvals} of {len(set(terms.approvers))} approvers")
     if terms.evaluators is not None and not terms.evaluators:

@@ -91,6 +91,7 @@ CASES: list[tuple[str, str, Any]] = [
     ("DELETE", "/webhooks/whk_none", None),
     ("GET", "/webhooks/whk_none/deliveries", None),
     ("POST", "/webhooks/whk_none/test", None),
+    ("GET", "/feedback?release=support&limit=1", None),
     ("GET", "/audit", None),
     ("GET", "/audit/verify", None),
     ("GET", "/audit/head", None),

@@ -53,6 +53,7 @@ def test_the_metrics_and_labels_known_here_are_the_ones_the_gateway_exports() ->
         streaming=True, duration_s=2.0, first_byte_s=1.0, upstream_s=0.5, prompt_tokens=1,
         completion_tokens=2, cost_microusd=1, limited="key.rpm", cached_tokens=1, reasoning_tokens=1,
         variant="kind", replayed=True, alias="production", arm="canary",
+        feedback=("thumbs", "positive"),
     )  # fmt: skip
     telemetry.emit(chat)
     chat.cost_microusd = None

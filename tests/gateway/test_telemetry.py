@@ -124,6 +124,7 @@ def test_the_state_is_shown_as_it_is_when_asked() -> None:
         Gauges(
             admission, limits_store_up=lambda: False, unwritten_records=lambda: 3, journal_bytes=lambda: 4,
             spent=lambda: {("key", "key_1", "month"): 30, ("key", "key_1", "day"): 7}, unlogged=lambda: 5,
+            unexported=lambda: 8,
         ),
     )  # fmt: skip
     admission.in_flight, admission.refused, admission.lag_s = 6, 7, 0.5
@@ -143,6 +144,7 @@ def test_the_state_is_shown_as_it_is_when_asked() -> None:
         "sluicegate_unwritten_usage_records": 3,
         "sluicegate_usage_backlog_bytes": 4,
         "sluicegate_request_log_dropped_total": 5,
+        "sluicegate_otlp_dropped_total": 8,
         'sluicegate_budget_remaining_microusd{kind="key",period="month",subject="key_1"}': 70,
     }
 

@@ -300,17 +300,17 @@ def test_old_code_reads_and_pushes_after_the_upgrade_and_moves_nothing(settings:
 
 def test_a_newer_schema_is_used_as_far_as_its_floor_allows(settings: RegistrySettings) -> None:
     with open_workspace(settings) as workspace, workspace.writing() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
         assert connection.execute(text("SELECT value FROM state WHERE key = 'schema_floor'")).scalar() == 3
     with open_workspace(settings) as workspace:
         with workspace.writing() as connection:
             assert prompts.push(connection, "p", PROMPT, actor="ann", now=utc_now()).number == 1
         with workspace.writing() as connection:
-            connection.execute(text("UPDATE state SET value = 5 WHERE key = 'schema_floor'"))
+            connection.execute(text("UPDATE state SET value = 6 WHERE key = 'schema_floor'"))
     with pytest.raises(StoreUnavailable) as caught, open_workspace(settings):
         pass
     assert caught.value.message == (
-        "the registry has schema 0005, which needs a newer Sluicegate than this one (schema 0004); "
+        "the registry has schema 0006, which needs a newer Sluicegate than this one (schema 0005); "
         "upgrade this installation"
     )
     with plain(settings.url) as engine, engine.begin() as connection:

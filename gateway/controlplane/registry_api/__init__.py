@@ -14,6 +14,7 @@ from gateway.controlplane.registry_api import (
     aside,
     audit,
     evidence,
+    feedback,
     people,
     prompts,
     releases,
@@ -32,7 +33,7 @@ def mount(app: FastAPI, workspace: Workspace, live: Live, clock: Clock) -> None:
     app.state.workspace, app.state.live, app.state.clock = workspace, live, clock
     app.state.aside = aside.Aside()
     # What has a literal path comes before what takes a reference in the same place.
-    for routes in (served, audit, people, evidence, releases, prompts, versions):
+    for routes in (served, audit, people, feedback, evidence, releases, prompts, versions):
         app.include_router(routes.router, prefix=PREFIX)
     terms.handle_errors(app)
     terms.describe(app)

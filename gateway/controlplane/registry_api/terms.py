@@ -16,7 +16,9 @@ from registry.errors import BadTemplate, PlatformError, StoreUnavailable, Unauth
 from registry.verbs import Session
 
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="user", description="The token of a user of the registry, `sgr-…`."
+    auto_error=False,
+    scheme_name="user",
+    description="The token of a user of the registry, `sgr-…`, or a signed one (JWT) of `registry.oidc`.",
 )
 Reference = Annotated[str, Path(max_length=200, examples=["support@production"])]
 Name = Annotated[str, Path(max_length=64, examples=["support"])]
@@ -88,7 +90,7 @@ def verb(name: str, *statuses: int) -> dict[str, Any]:
 
 _MEANINGS = {
     400: "The request is wrong; the message names the field.",
-    401: "No token of a user, or one that is revoked.",
+    401: "No token of a user or of the issuer, or one that is revoked or does not hold.",
     403: "The user's role does not allow this.",
     404: "There is no such thing.",
     409: "Refused: the gate, an approval, or somebody who was faster says no.",

@@ -11,8 +11,8 @@ from alembic import op
 
 from registry import tables
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
