@@ -63,6 +63,8 @@ class UpstreamSettings:
     """File that holds its key and nothing else; wins over *api_key_env*."""
     api_key: str | None = None
     """Reference to its key, such as `vault:secret/data/openai#key`; never the key itself."""
+    keeps_nothing: bool = False
+    """Whether its contract says that it keeps nothing of requests: `data_collection: deny` asks for that."""
     replicas: tuple[ReplicaSettings, ...] = ()
     """Further places with the same models; requests are spread over all."""
     proxy: str | None = None

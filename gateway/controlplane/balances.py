@@ -9,6 +9,8 @@ from gateway.dataplane.balance import Balance, Upstream
 from gateway.dataplane.breaker import Breaker
 from gateway.settings import GatewaySettings
 
+_INSIDE = ("extractive", "llamacpp")
+"""Providers that run inside the gateway."""
 Places = Sequence[Sequence[tuple[str, str, float, Part]]]
 """Tiers of (label, `provider/model`, weight, provider part)."""
 
@@ -52,9 +54,14 @@ class Balances:
             model = model_name.partition("/")[2]
             upstream = self._upstreams[part.key] = Upstream(
                 label, part.value, model, model_name, weight=weight, breaker=self._new(),
-                retry_ratio=self._settings.retry_ratio,
+                retry_ratio=self._settings.retry_ratio, keeps_nothing=self._keeps_nothing(model_name),
             )  # fmt: skip
         return upstream
+
+    def _keeps_nothing(self, model_name: str) -> bool:
+        name = model_name.partition("/")[0]
+        upstream = self._settings.upstreams.get(name)
+        return name in _INSIDE or (upstream is not None and upstream.keeps_nothing)
 
     def _new(self) -> Breaker:
         return Breaker(self._settings.breaker_failures, self._settings.breaker_open_s)

@@ -81,13 +81,13 @@ class Upstream:
     """One place that serves one model. Owned by one event loop; shared by all routes that use it."""
 
     __slots__ = (
-        "backup", "breaker", "budget", "in_flight", "model", "model_json", "model_name", "name", "pace",
-        "provider", "turn", "weight",
+        "backup", "breaker", "budget", "in_flight", "keeps_nothing", "model", "model_json", "model_name",
+        "name", "pace", "provider", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
         self, name: str, provider: Provider, model: str, model_name: str, *, weight: float = 1.0,
-        breaker: Breaker | None = None, retry_ratio: float = 0.2,
+        breaker: Breaker | None = None, retry_ratio: float = 0.2, keeps_nothing: bool = False,
     ) -> None:  # fmt: skip
         """
         *name* is a bounded label such as `vllm#2`; *model* is what it calls the model, *model_name* what
@@ -107,6 +107,8 @@ class Upstream:
         self.breaker = breaker or Breaker()
         self.budget = RetryBudget(retry_ratio)
         self.in_flight = 0
+        self.keeps_nothing = keeps_nothing
+        """Whether who runs it keeps nothing of requests."""
 
     def state(self) -> State:
         """Its breaker's state now."""

@@ -12,10 +12,12 @@ import msgspec
 from gateway.dataplane import embeddings, rerank
 from gateway.dataplane.answer import forward
 from gateway.dataplane.augment import augment, passages_header
+from gateway.dataplane.balance import Balance
 from gateway.dataplane.cache import HEADER as HIT
 from gateway.dataplane.cache import Cache
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.idempotency import HEADER, once
+from gateway.dataplane.prefer import FIELDS, preferred
 from gateway.dataplane.request import (
     Body,
     asking_usage,
@@ -43,6 +45,8 @@ _NEWER_NAMES = ("openai/", "azure/", "responses/")
 _NEWER = ("prompt_cache_key", "safety_identifier", "verbosity")
 """Fields that those alone know for sure, and others may refuse."""
 _FALLBACK = b"x-sluicegate-fallback"
+_PREFERS_ITSELF = ("openrouter/",)
+"""Providers that understand `models` and `provider` themselves, and are sent them."""
 Answer = Callable[[Exchange, Services, bytes], Coroutine[Any, Any, None]]
 
 
@@ -52,6 +56,7 @@ class _Outgoing(msgspec.Struct, frozen=True):
     body: Body
     stream: bool
     wanted: Wanted
+    balance: Balance
     question: str | None = None
     grounds: tuple[Ground, ...] = ()
 
@@ -104,7 +109,13 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
         raise InvalidRequest(message, param="prompt")
     stream = wants_stream(body)
     began_s = exchange.elapsed_s()
-    size, model = len(data), first(route)
+    balance, is_kept = route.balance, True
+    if any(name in body for name in FIELDS) and not first(route).startswith(_PREFERS_ITSELF):
+        is_kept = False
+        balance, body = await preferred(exchange, route, body, services)
+    if balance is None:
+        raise NotReady
+    size, model = len(data), balance.model_name
     waiting = reserve_now(exchange, services, body=body, size=size, model=model, generates=True)
     if waiting is not None:
         await waiting
@@ -127,8 +138,8 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     if stream and not wants_usage(body):
         usage, body = False, asking_usage(body)
     exchange.record.guard_s = exchange.elapsed_s() - reserved_s
-    outgoing = _Outgoing(body, stream, Wanted(usage, -(-len(data) // 4)), question, grounds)
-    if services.cache is None:
+    outgoing = _Outgoing(body, stream, Wanted(usage, -(-len(data) // 4)), balance, question, grounds)
+    if services.cache is None or not is_kept:
         await _relay(exchange, route, outgoing, services)
     else:
         await _cached(exchange, route, outgoing, services, services.cache)
@@ -183,7 +194,9 @@ async def _without_release(exchange: Exchange, services: Services, body: Body, d
         message = f"release {route.name!r} has no index, so there is no embedder to answer with"
         raise InvalidRequest(message, param="model")
     await reserve(exchange, services, body=body, size=len(data), model=first(route))
-    outgoing = _Outgoing(body, stream=False, wanted=Wanted(prompt_tokens=-(-len(data) // 4)))
+    if route.balance is None:
+        raise NotReady
+    outgoing = _Outgoing(body, False, Wanted(prompt_tokens=-(-len(data) // 4)), route.balance)
     await _relay(exchange, route, outgoing, services)
 
 
@@ -219,9 +232,8 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         UpstreamError: the last one tried failed, or one failed after its answer had begun.
         CircuitOpen: none may be tried now.
     """
-    if route.balance is None:
-        raise NotReady
-    plan = route.balance.plan()
+    balance = outgoing.balance
+    plan = balance.plan()
     record = exchange.record
     trace = services.span(record) if services.span is not None else record.trace.encode()
     began_s = exchange.elapsed_s()
@@ -229,7 +241,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
     while True:
         pick = plan.next()
         if pick is None:
-            raise last or circuit_open(route.balance.model_name, route.balance.wait_s())
+            raise last or circuit_open(balance.model_name, balance.wait_s())
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:

@@ -233,7 +233,9 @@ class DataPlane:
         for target in (*self.sources.table.targets.values(), *self.sources.directs.values()):
             shadow = target.mirror.target if target.mirror is not None else target
             for route in (target.route, shadow.route):
-                if route.provider is not None:
-                    await route.provider.close()
+                places = route.balance.upstreams() if route.balance is not None else ()
+                for provider in (route.provider, *(place.provider for place in places)):
+                    if provider is not None:
+                        await provider.close()
         self.work.close()
         await send({"type": "lifespan.shutdown.complete"})
