@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from gateway.providers.local_reply import DONE, SSE_HEADERS, LocalReply, error_r
 from gateway.providers.options import ProviderOptions
 from registry.errors import MissingExtra
 from registry.parse import nearest
+from registry.plugins import EXTRA_OF, is_installed
 
 OFFLINE: Mapping[str, str] = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -87,6 +87,8 @@ Fields of a request that are passed on.
 All others are refused: litellm would take `api_base`, `extra_headers` or `mock_response` from a
 client as readily as from us, and send the provider's key where the client says.
 """
+_LOGINS: Mapping[str, tuple[str, ...]] = {"bedrock": ("botocore",), "vertex_ai": ("google.auth",)}
+"""Modules that litellm imports late, to make the provider's credentials of what the environment holds."""
 _ROUTING = frozenset(("model", "stream"))
 _KEY_LIKE = re.compile(r"[\w.*-]*(?:\*{3,}|(?:sk|key|token|AIza)[-_])[\w.*-]+|(?=[\w-]*\d)[\w-]{24,200}")
 _EXPLAINED = frozenset((400, 404, 408, 409, 413, 422, 429))
@@ -95,14 +97,16 @@ _EXPLAINED = frozenset((400, 404, 408, 409, 413, 422, 429))
 
 def build(model: str, options: ProviderOptions) -> LiteLLM:
     """
-    A provider for `anthropic/<model>`, or for `litellm/<whatever litellm calls it>`.
+    A provider for `anthropic/<model>`, `bedrock/…`, `vertex_ai/…`, or `litellm/<as litellm calls it>`.
 
     Raises:
-        MissingExtra: litellm is not installed.
+        MissingExtra: litellm, or what it needs to log in at this provider, is not installed.
     """
-    if importlib.util.find_spec("litellm") is None:
-        message = f"the provider {options.name} needs litellm: pip install 'sluicegate[litellm]'"
-        raise MissingExtra(message)
+    extra = EXTRA_OF.get(options.name, "litellm")
+    for module in ("litellm", *_LOGINS.get(options.name, ())):
+        if not is_installed(module):
+            message = f"the provider {options.name} needs {module}: pip install 'sluicegate[{extra}]'"
+            raise MissingExtra(message)
     return LiteLLM(model if options.name == "litellm" else f"{options.name}/{model}", options)
 
 

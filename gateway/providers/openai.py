@@ -1,12 +1,13 @@
 """
-Any upstream that speaks OpenAI's dialect: OpenAI itself, vLLM, Ollama.
+Any upstream that speaks OpenAI's dialect: OpenAI itself, Azure, Gemini, Mistral, Groq, OpenRouter, Together,
+vLLM, SGLang, TGI, Ollama.
 
-The body goes out as the relay made it and comes back as the upstream sent it.
+The body goes out as the relay made it and comes back as the upstream sent it, but for the key in a refusal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +19,32 @@ from registry.errors import BadSettings
 
 BASE_URLS = {
     "openai": "https://api.openai.com/v1",
-    "vllm": "http://127.0.0.1:8000/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
+    "groq": "https://api.groq.com/openai/v1",
+    "mistral": "https://api.mistral.ai/v1",
+    "openrouter": "https://openrouter.ai/api/v1",
+    "together": "https://api.together.xyz/v1",
     "ollama": "http://127.0.0.1:11434/v1",
+    "sglang": "http://127.0.0.1:30000/v1",
+    "tgi": "http://127.0.0.1:8080/v1",
+    "vllm": "http://127.0.0.1:8000/v1",
 }
-"""Where each provider is when nothing else is said."""
-_NEEDS_KEY = frozenset({"openai"})
+"""Where each provider is when nothing else is said; each resource of Azure has its own place."""
+NEEDED_KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "azure": "AZURE_OPENAI_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "together": "TOGETHER_API_KEY",
+}
+"""Provider that does not answer without a key → the environment variable its own tools read it from."""
+_AZURE_API = "/openai/v1"
+_MOST_OF_A_REFUSAL = 64_000
+"""Bytes of a refusal that are read; its reason is told at its start."""
+_LEAST_KEY = 8
+"""Bytes of the shortest key that is one; servers on one's own machine take any word for a key."""
 
 
 def build(model: str, options: ProviderOptions) -> OpenAI:
@@ -30,15 +52,21 @@ def build(model: str, options: ProviderOptions) -> OpenAI:
     A provider for *model* at `options.base_url`, or at the provider's usual address.
 
     Raises:
-        BadSettings: the address is not an http or https URL, or OpenAI's own API has no key.
+        BadSettings: there is no address, or it is not an http or https URL; or the provider's own API has no
+            key.
     """
     url = (options.base_url or BASE_URLS.get(options.name, "")).rstrip("/")
+    if not url and options.name == "azure":
+        message = f"azure/{model} needs an address: set AZURE_OPENAI_ENDPOINT to that of your resource"
+        raise BadSettings(message)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         message = f"gateway.upstreams.{options.name}.base_url {url!r} is not an http or https URL"
         raise BadSettings(message)
-    if options.name in _NEEDS_KEY and not options.api_key and url == BASE_URLS[options.name]:
-        message = f"{options.name}/{model} needs a key: set {options.name.upper()}_API_KEY for the gateway"
+    if options.name == "azure" and not parts.path:
+        url += _AZURE_API
+    if options.name in NEEDED_KEYS and not options.api_key and url == BASE_URLS.get(options.name, url):
+        message = f"{options.name}/{model} needs a key: set {NEEDED_KEYS[options.name]} for the gateway"
         raise BadSettings(message)
     return OpenAI(model, url, options)
 
@@ -54,8 +82,11 @@ class OpenAI:
         tls = TlsOptions(options.ca_file, options.client_certificate)
         self._transport = open_transport(options, options.http_client, options.proxy, tls)
         headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
-        if options.api_key:
-            headers.append((b"authorization", b"Bearer " + options.api_key.encode()))
+        key = (options.api_key or "").encode()
+        if key:
+            azure = options.name == "azure"
+            headers.append((b"api-key", key) if azure else (b"authorization", b"Bearer " + key))
+        self._secret = key if len(key) >= _LEAST_KEY else None
         self._headers = tuple(headers)
         self._closed = False
 
@@ -73,7 +104,8 @@ class OpenAI:
             message = f"{self._name}/{self._model} was closed; ask again"
             raise UpstreamUnreachable(message)
         url = self._url + call.path.removeprefix("/v1")
-        return self._transport.request("POST", url, self._headers, call.body)
+        waiting = self._transport.request("POST", url, self._headers, call.body)
+        return waiting if self._secret is None else _concealing(waiting, self._secret)
 
     async def close(self) -> None:
         """Close every connection; running replies are cut. Idempotent."""
@@ -87,3 +119,32 @@ class OpenAI:
     def status(self) -> dict[str, Any]:
         """Where it relays to; ready unless closed: whether the upstream answers shows with each call."""
         return {"ready": not self._closed, "host": urlsplit(self._url).netloc.rpartition("@")[2]}
+
+
+async def _concealing(waiting: Coroutine[Any, Any, Reply], key: bytes) -> Reply:
+    """The reply that is waited for; where it is a refusal, without *key*."""
+    reply = await waiting
+    return reply if reply.status < 400 else _Refusal(reply, key)
+
+
+class _Refusal:
+    """An upstream's refusal. Some quote the key that they refuse."""
+
+    __slots__ = ("_key", "_reply", "headers", "status")
+
+    def __init__(self, reply: Reply, key: bytes) -> None:
+        self.status: int = reply.status
+        self.headers: Sequence[tuple[bytes, bytes]] = reply.headers
+        self._reply = reply
+        self._key = key
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        body = bytearray()
+        async for chunk in self._reply.chunks():
+            body += chunk
+            if len(body) > _MOST_OF_A_REFUSAL:
+                break
+        yield bytes(body).replace(self._key, b"[key]")
+
+    async def close(self) -> None:
+        await self._reply.close()
