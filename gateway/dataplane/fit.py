@@ -32,6 +32,7 @@ _HABITS: Mapping[str, _Habits] = {
     "mistral": _Habits(_OLDER_LIMIT, frozenset(("stream_options",)), unknown=_NEWER | {"top_k", "user"}),
     "together": _Habits(_OLDER_LIMIT, unknown=_NEWER),
     "tgi": _Habits(_OLDER_LIMIT, unknown=_NEWER),
+    "litellm": _Habits(unknown=_NEWER | {"top_k"}),
 }
 _OTHERS = _Habits(unknown=_NEWER)
 
