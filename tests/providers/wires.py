@@ -99,7 +99,7 @@ WIRES: Mapping[str, Wire] = {
         reason="model identifier is invalid",
         environment={
             "AWS_ACCESS_KEY_ID": "AKIAFAKEFAKEFAKEFAKE", "AWS_SECRET_ACCESS_KEY": KEY,
-            "AWS_REGION_NAME": "eu-west-1", "AWS_REGION": "eu-west-1",
+            "AWS_REGION": "eu-west-1",
         },
     ),
     "gemini": Wire(
