@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
+from importlib.util import find_spec
 from typing import cast
 
 from registry.errors import MissingExtra, NotFound
 
 EXTRA_OF = {
     "anthropic": "litellm",
+    "bedrock": "litellm",
     "chroma": "rag",
     "llamacpp": "llamacpp",
     "minilm": "rag",
     "onnx": "classical",
+    "vertex_ai": "vertex",
 }
 
 
@@ -50,6 +53,14 @@ def load(group: str, name: str) -> object:
     known = ", ".join(names(group)) or "none"
     message = f"no plug-in {name!r} in sluicegate.{group}; there are: {known}"
     raise NotFound(message)
+
+
+def is_installed(module: str) -> bool:
+    """Whether *module*, which may be one of a package, can be imported; it is not."""
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # its package is not there
+        return False
 
 
 def missing(error: ModuleNotFoundError, extra: str | None) -> MissingExtra:

@@ -17,9 +17,12 @@ import typer
 from evals.checks import Check, Margins
 from evals.settings import EvalsSettings
 from evals.suite import DatasetSource, EvalSuite, Judging, read
+from gateway.controlplane.upstreams import CLOUD_VARIABLES, KEY_VARIABLES, URL_VARIABLES
+from gateway.providers.openai import BASE_URLS
 from gateway.settings import GatewaySettings
 from rag.settings import RagSettings
 from registry import errors
+from registry.plugins import names
 from registry.settings import RegistrySettings
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +112,16 @@ def test_every_path_of_the_registry_is_documented_with_its_verb_and_role() -> No
                 shown = "/api/v1/{group}/{ref}" if path.endswith("/{ref}") else "/api/v1/{group}"
             line = next((one for one in text.splitlines() if f"| `{method.upper()} {shown}` |" in one), "")
             assert line.endswith(f"| `{verb}` | {VERBS[verb]} |" if verb else "| an API key |"), (path, line)
+
+
+def test_every_provider_is_documented_with_its_address_and_variables() -> None:
+    text = (ROOT / "docs" / "reference" / "providers.md").read_text().partition("\n\n`gateway.upstreams")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE))
+    assert sorted(rows) == names("providers")
+    for known in (BASE_URLS, URL_VARIABLES, KEY_VARIABLES):
+        assert {name for name, value in known.items() if value not in rows[name]} == set()
+    for name, variables in CLOUD_VARIABLES.items():
+        assert set(variables) <= set(re.findall(r"\w+", rows[name]))
 
 
 def test_every_refusal_is_documented() -> None:

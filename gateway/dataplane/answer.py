@@ -9,10 +9,10 @@ import msgspec
 
 from gateway.dataplane import sse
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.failure import failure_of
 from gateway.dataplane.screen import StreamScreen, screen_answer
 from gateway.dataplane.stream import Meter, Wanted, cut, finish, note_answer, pass_stream
 from gateway.dataplane.table import Headers
-from gateway.dataplane.wire import Failed, Failure
 from gateway.dataplane.work import Work
 from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRefused
 from gateway.guardrails.policy import TextScreen
@@ -23,6 +23,8 @@ _RETRY_HINTS = frozenset({b"retry-after", b"retry-after-ms", b"x-should-retry"})
 _PASSED_STATUS = frozenset({400, 404, 409, 413, 422, 429, 503})
 """Upstream errors that tell the client something; others are this gateway's to explain."""
 _KEYS = re.compile(r"\b(sk|key|Bearer)[-_ ][\w*.-]{4,}")
+_KEY_INVALID = b'"API_KEY_INVALID"'
+"""How Gemini says with status 400 what others say with 401."""
 _MAX_ERROR_BYTES = 64_000
 _ANY_LENGTH = 2**62
 """The transport has the bound."""
@@ -137,12 +139,15 @@ async def refusal(reply: Reply) -> UpstreamError:
     if status not in _PASSED_STATUS:
         message = f"the model answered with status {status}"
         if status in (401, 403):
-            message = "the model refused this gateway's credentials; its operator must correct them"
+            return _unknown_key(status, headers)
         return UpstreamRefused(
             message, status=504 if status == 504 else 502, kind="server_error", code="upstream_error",
             headers=headers, upstream_status=status,
         )  # fmt: skip
-    failure = _failure(await _start_of(reply))
+    body = await _start_of(reply)
+    if _KEY_INVALID in body:
+        return _unknown_key(status, headers)
+    failure = failure_of(body)
     kind = "server_error" if status >= 500 else failure.type or "invalid_request_error"
     return UpstreamRefused(
         _KEYS.sub("[key]", failure.message[:1000]) or f"the model answered with status {status}",
@@ -160,11 +165,9 @@ async def _start_of(reply: Reply) -> bytes:
     return bytes(body)
 
 
-def _failure(body: bytes) -> Failure:
-    try:
-        decoded = msgspec.json.decode(body, type=Failed)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return Failure()
-    if isinstance(decoded.error, Failure):
-        return decoded.error
-    return Failure(message=decoded.error or decoded.message or "")
+def _unknown_key(status: int, headers: Headers) -> UpstreamRefused:
+    message = "the model refused this gateway's credentials; its operator must correct them"
+    return UpstreamRefused(
+        message, status=502, kind="server_error", code="upstream_error", headers=headers,
+        upstream_status=status if status == 403 else 401,
+    )  # fmt: skip

@@ -16,6 +16,7 @@ from gateway.dataplane.balance import Balance
 from gateway.dataplane.cache import HEADER as HIT
 from gateway.dataplane.cache import Cache
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.fit import fitted
 from gateway.dataplane.idempotency import HEADER, once
 from gateway.dataplane.prefer import FIELDS, preferred
 from gateway.dataplane.request import (
@@ -40,10 +41,6 @@ from gateway.errors import CircuitOpen, GatewayError, InvalidRequest, NotReady, 
 from gateway.providers.base import Call, Ground
 
 _CHAT = "/v1/chat/completions"
-_NEWER_NAMES = ("openai/", "azure/", "responses/")
-"""Providers that refuse `top_k`, and for some models `max_tokens`; others may not know its newer name."""
-_NEWER = ("prompt_cache_key", "safety_identifier", "verbosity")
-"""Fields that those alone know for sure, and others may refuse."""
 _FALLBACK = b"x-sluicegate-fallback"
 _PREFERS_ITSELF = ("openrouter/",)
 """Providers that understand `models` and `provider` themselves, and are sent them."""
@@ -245,9 +242,10 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         record.attempts += 1
         record.model, record.upstream, record.fallback = pick.model_name, pick.name, plan.is_fallback
         try:
-            body, path = outgoing.body, exchange.path
-            if exchange.dialect is not None:
-                body, path = fitted(body, pick.model_name), _CHAT
+            translated = exchange.dialect is not None
+            body, path = fitted(outgoing.body, pick.model_name, translated=translated), exchange.path
+            if translated:
+                path = _CHAT
             data = encode({**body, "model": pick.model_json})
             call = Call(path, data, outgoing.stream, outgoing.question, outgoing.grounds, trace)
             reply = await pick.provider.open(call)
@@ -275,16 +273,6 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
             return
         if pause_s > 0:
             await asyncio.sleep(pause_s)
-
-
-def fitted(body: Body, model_name: str) -> Body:
-    """*body*, with what another dialect asked for under the names that the provider knows."""
-    if not model_name.startswith(_NEWER_NAMES):
-        return {name: value for name, value in body.items() if name not in _NEWER}
-    fitted = {name: value for name, value in body.items() if name not in ("top_k", "max_tokens")}
-    if "max_tokens" in body:
-        fitted["max_completion_tokens"] = body["max_tokens"]
-    return fitted
 
 
 def _forget(record: UsageRecord) -> None:

@@ -23,8 +23,8 @@ import msgspec
 
 from gateway.dataplane.answer import refusal
 from gateway.dataplane.augment import augment
-from gateway.dataplane.complete import fitted
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.fit import fitted
 from gateway.dataplane.limits import Hold, Limiter, estimate
 from gateway.dataplane.request import Body, encode, field, raw
 from gateway.dataplane.screen import screen_answer, screen_body
@@ -219,7 +219,7 @@ class Mirrors:
             raise CircuitOpen(message)
         record.attempts, record.model, record.upstream = 1, pick.model_name, pick.name
         try:
-            known = fitted(augmented.body, pick.model_name) if copy.is_translated else augmented.body
+            known = fitted(augmented.body, pick.model_name, translated=copy.is_translated)
             data = encode({**known, "model": pick.model_json})
             call = Call(_CHAT, data, stream=False, question=augmented.question, grounds=augmented.grounds)
             answer = await _read(pick.provider, call)

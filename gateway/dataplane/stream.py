@@ -79,6 +79,8 @@ class Meter:
         if event.error is not msgspec.UNSET and bytes(event.error) != b"null":
             message = "the model reported an error in the middle of its answer"
             raise UpstreamBroken(message)
+        if event.x_groq is not None and event.x_groq.usage is not None:
+            self._tokens = event.x_groq.usage
         if event.usage is not None:
             self._tokens = event.usage
             if not event.choices and not self._wanted.usage:
@@ -248,20 +250,23 @@ def note_answer(record: UsageRecord, body: bytes, prompt_tokens: int) -> None:
     Write into *record* what a whole answer used; estimated where it does not say.
 
     Raises:
-        UpstreamBroken: it is not JSON.
+        UpstreamBroken: it is not JSON, or says that the upstream failed.
     """
     try:
         if not body.isascii():
             body.decode()
-        tokens = _ANSWER(body).usage
+        answer = _ANSWER(body)
     except msgspec.ValidationError:
         _require_json(body, "the model's answer")
-        tokens = None
+        answer = Answer()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = "the model's answer is not JSON"
         raise UpstreamBroken(message) from error
-    if tokens is not None:
-        note(record, tokens)
+    if answer.error is not msgspec.UNSET and bytes(answer.error) != b"null":
+        message = "the model reported an error in place of an answer"
+        raise UpstreamBroken(message)
+    if answer.usage is not None:
+        note(record, answer.usage)
         return
     record.estimated = True
     record.prompt_tokens = prompt_tokens

@@ -95,18 +95,27 @@ class Tokens(msgspec.Struct):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    total_tokens: int = 0
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
 
 def note(record: UsageRecord, tokens: Tokens) -> None:
-    """Write the upstream's own count into *record*; a count that cannot be is brought to one that can."""
+    """
+    Write the upstream's own count into *record*; a count that cannot be is brought to one that can.
+
+    What a total has more than its parts was thought and is billed as written: Gemini counts it there only.
+    """
     record.prompt_tokens = _counted(tokens.prompt_tokens, _MOST_TOKENS)
     record.completion_tokens = _counted(tokens.completion_tokens, _MOST_TOKENS)
+    thought = _counted(tokens.total_tokens, _MOST_TOKENS) - record.prompt_tokens - record.completion_tokens
+    if thought > 0:
+        record.completion_tokens += thought
+        record.reasoning_tokens = thought
     if tokens.prompt_tokens_details is not None:
         record.cached_tokens = _counted(tokens.prompt_tokens_details.cached_tokens or 0, record.prompt_tokens)
     if tokens.completion_tokens_details is not None:
-        reasoning = tokens.completion_tokens_details.reasoning_tokens or 0
+        reasoning = tokens.completion_tokens_details.reasoning_tokens or record.reasoning_tokens
         record.reasoning_tokens = _counted(reasoning, record.completion_tokens)
 
 

@@ -28,11 +28,18 @@ class Choice(msgspec.Struct):
     text: str | None = None
 
 
+class Groq(msgspec.Struct):
+    """What Groq adds to the first and the last event of a stream."""
+
+    usage: Tokens | None = None
+
+
 class Event(msgspec.Struct):
     """An event of a stream."""
 
     choices: list[Choice] | None = None
     usage: Tokens | None = None
+    x_groq: Groq | None = None
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -53,6 +60,8 @@ class Answer(msgspec.Struct):
     """A whole answer."""
 
     usage: Tokens | None = None
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """Why there is none: OpenRouter says status 200 before it knows."""
 
 
 class Texts(msgspec.Struct):
@@ -68,13 +77,6 @@ class Failure(msgspec.Struct):
     type: str | None = None
     param: str | None = None
     code: str | int | None = None
-
-
-class Failed(msgspec.Struct):
-    """An error answer."""
-
-    error: Failure | str | None = None
-    message: str | None = None
 
 
 class HasRole(msgspec.Struct):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 
@@ -33,6 +33,7 @@ from gateway.providers.local_reply import DONE, SSE_HEADERS, LocalReply, error_r
 from gateway.providers.options import ProviderOptions
 from registry.errors import MissingExtra
 from registry.parse import nearest
+from registry.plugins import EXTRA_OF, is_installed
 
 OFFLINE: Mapping[str, str] = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -74,6 +75,7 @@ PARAMETERS = frozenset(
         "thinking",
         "tool_choice",
         "tools",
+        "top_k",
         "top_logprobs",
         "top_p",
         "user",
@@ -88,6 +90,8 @@ All others are refused: litellm would take `api_base`, `extra_headers` or `mock_
 client as readily as from us, and send the provider's key where the client says.
 """
 _KEY_REFUSED = 401
+_LOGINS: Mapping[str, tuple[str, ...]] = {"bedrock": ("botocore",), "vertex_ai": ("google.auth",)}
+"""Modules that litellm imports late, to make the provider's credentials of what the environment holds."""
 _ROUTING = frozenset(("model", "stream"))
 _KEY_LIKE = re.compile(r"[\w.*-]*(?:\*{3,}|(?:sk|key|token|AIza)[-_])[\w.*-]+|(?=[\w-]*\d)[\w-]{24,200}")
 _EXPLAINED = frozenset((400, 404, 408, 409, 413, 422, 429))
@@ -96,14 +100,16 @@ _EXPLAINED = frozenset((400, 404, 408, 409, 413, 422, 429))
 
 def build(model: str, options: ProviderOptions) -> LiteLLM:
     """
-    A provider for `litellm/<whatever litellm calls it>`, or for a provider that litellm knows by its name.
+    A provider for `bedrock/…`, `vertex_ai/…`, or `litellm/<as litellm calls it>`.
 
     Raises:
-        MissingExtra: litellm is not installed.
+        MissingExtra: litellm, or what it needs to log in at this provider, is not installed.
     """
-    if importlib.util.find_spec("litellm") is None:
-        message = f"the provider {options.name} needs litellm: pip install 'sluicegate[litellm]'"
-        raise MissingExtra(message)
+    extra = EXTRA_OF.get(options.name, "litellm")
+    for module in ("litellm", *_LOGINS.get(options.name, ())):
+        if not is_installed(module):
+            message = f"the provider {options.name} needs {module}: pip install 'sluicegate[{extra}]'"
+            raise MissingExtra(message)
     return LiteLLM(model if options.name == "litellm" else f"{options.name}/{model}", options)
 
 
@@ -120,6 +126,7 @@ class LiteLLM:
         """Import litellm, in a thread: it takes seconds. Idempotent."""
         if self._sdk is None:
             self._sdk = await asyncio.to_thread(_import_offline)
+        _STARTED.add(self)
 
     async def open(self, call: Call) -> Reply:
         """
@@ -153,6 +160,10 @@ class LiteLLM:
                     num_retries=0,
                     **arguments,
                 )
+                if call.stream:
+                    # Some of its providers are asked only once the first piece is.
+                    stream = aiter(answer)
+                    first = await anext(stream, None)
         except Exception as error:  # noqa: BLE001 - litellm raises what each provider's code raises
             if (
                 rotating is not None
@@ -162,18 +173,20 @@ class LiteLLM:
                 await rotating.refused(key)  # for those who ask next
             return self._refusal(error, key)
         if call.stream:
-            return _StreamReply(answer, self._options, deadline)
+            return _StreamReply(answer, _after(first, stream), self._options, deadline)
         body = answer.model_dump_json(exclude_none=True).encode()
         if len(body) > self._options.max_response_bytes:
             raise UpstreamTooLarge
         return LocalReply(200, (body,))
 
     async def close(self) -> None:
-        """Close litellm's connections; idempotent."""
+        """Close litellm's connections, which all its models share, with the last of them; idempotent."""
         sdk, self._sdk = self._sdk, None
-        if sdk is not None:
+        _STARTED.discard(self)
+        if sdk is not None and not _STARTED:
             with suppress(Exception):
                 await sdk.close_litellm_async_clients()
+            sdk.in_memory_llm_clients_cache.flush_cache()  # it would hand out closed ones
 
     def status(self) -> dict[str, Any]:
         """Ready once litellm is imported; whether the provider answers shows with each call."""
@@ -181,6 +194,9 @@ class LiteLLM:
 
     def _refusal(self, error: Exception, key: str | None) -> Reply:
         """The provider's refusal as a reply, or the error to raise where there was no answer."""
+        if type(error).__name__ == "MidStreamFallbackError":
+            # So litellm wraps what the provider said to a stream's request.
+            error = getattr(error, "original_exception", None) or error
         status = getattr(error, "status_code", None)
         headers = getattr(error, "litellm_response_headers", None)
         if not isinstance(status, int) or status < 400 or type(error).__name__ == "Timeout":
@@ -200,29 +216,41 @@ class LiteLLM:
         return reply
 
 
+_STARTED: WeakSet[LiteLLM] = WeakSet()
+"""Models that use litellm now: it keeps its connections for the process, not for the model."""
+
+
 class _StreamReply:
     """litellm's chunks as server-sent events."""
 
-    def __init__(self, stream: Any, options: ProviderOptions, deadline: float) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        stream: Any,  # noqa: ANN401 - litellm's own
+        pieces: AsyncIterator[Any],
+        options: ProviderOptions,
+        deadline: float,
+    ) -> None:
         self.status = 200
         self.headers: Sequence[tuple[bytes, bytes]] = SSE_HEADERS
         self._stream = stream
+        self._pieces = pieces
         self._options = options
         self._deadline = deadline
 
     async def chunks(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         received = 0
-        iterator = aiter(self._stream)
         while True:
             try:
                 until = min(loop.time() + self._options.idle_timeout_s, self._deadline)
                 async with asyncio.timeout_at(until):
-                    chunk = await anext(iterator)
+                    chunk = await anext(self._pieces)
             except StopAsyncIteration:
                 break
             except Exception as error:  # noqa: BLE001 - litellm raises what each provider's code raises
                 raise _failure(error, begun=True) from None  # the cause may quote the key
+            if self._is_made_up(chunk):
+                raise UpstreamBroken
             event = b"data: " + chunk.model_dump_json(exclude_none=True).encode() + b"\n\n"
             received += len(event)
             if received > self._options.max_response_bytes:
@@ -233,6 +261,21 @@ class _StreamReply:
     async def close(self) -> None:
         with suppress(Exception):
             await self._stream.aclose()
+
+    def _is_made_up(self, chunk: Any) -> bool:  # noqa: ANN401 - litellm's own
+        """Whether *chunk* says that the answer is complete and the provider did not: it ended too early."""
+        reasons = ("received_finish_reason", "intermittent_finish_reason")
+        if any(getattr(self._stream, name, "unknown") is not None for name in reasons):
+            return False
+        return any(choice.finish_reason is not None for choice in chunk.choices)
+
+
+async def _after(first: object, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """*first*, unless it is None, then *rest*."""
+    if first is not None:
+        yield first
+    async for piece in rest:
+        yield piece
 
 
 def _import_offline() -> Any:  # noqa: ANN401 - a module without types
@@ -276,14 +319,16 @@ class _Inner(msgspec.Struct):
 
 
 class _Wrapped(msgspec.Struct):
-    error: _Inner
+    error: _Inner | None = None
+    message: str = ""
 
 
 def _without_keys(text: str, key: str | None) -> str:
     """What the provider said, without litellm's prefix and anything that looks like a credential."""
     text = re.sub(r"^litellm\.\w+: (?:\w+: )?(?:\w+ - )?", "", text)
     with suppress(msgspec.MsgspecError):
-        text = msgspec.json.decode(text, type=_Wrapped).error.message
+        told = msgspec.json.decode(text, type=_Wrapped)
+        text = told.error.message if told.error is not None else told.message or text
     if key:
         text = text.replace(key, "[key]")
     return _KEY_LIKE.sub("[key]", text)[:1000]

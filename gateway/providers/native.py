@@ -32,6 +32,7 @@ VERSION = b"2023-06-01"
 _CHAT = msgspec.json.Decoder(dict[str, Any]).decode
 _HINTS = frozenset({b"retry-after", b"retry-after-ms", b"x-should-retry"})
 _MOST_ERROR_BYTES = 64_000
+_KEY_REFUSED = 401
 _CLAUDE = re.compile(r"claude-[a-z]+-(\d+)(?:[-.](\d{1,2})(?!\d))?")
 
 
@@ -111,6 +112,8 @@ def build(model: str, options: ProviderOptions) -> Native:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         message = f"gateway.upstreams.{options.name}.base_url {url!r} is not an http or https URL"
         raise BadSettings(message)
+    if not parts.path:
+        url += "/v1"  # Anthropic's own tools are told the place without the version
     if not options.api_key and url == api.root:
         message = f"{options.name}/{model} needs a key: set {api.key} for the gateway"
         raise BadSettings(message)
@@ -128,11 +131,9 @@ class Native:
         self._api = api
         tls = TlsOptions(options.ca_file, options.client_certificate)
         self._transport = open_transport(options, options.http_client, options.proxy, tls)
-        self._headers = (
-            (b"content-type", b"application/json"),
-            (b"accept", b"*/*"),
-            *api.headers(options.api_key or ""),
-        )
+        self._rotating = options.rotating
+        self._key = options.api_key or ""
+        self._headers = self._with(self._key)
         self._most_bytes = options.max_response_bytes
         self._closed = False
 
@@ -159,8 +160,27 @@ class Native:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest("the request is not a JSON object") from error
         body = msgspec.json.encode(self._api.asked(chat, self._model))
-        reply = await self._transport.request("POST", self._url + self._api.path, self._headers, body)
-        return Turned(reply, self._api, int(time.time()), is_stream=call.stream, most=self._most_bytes)
+        reply = await self._post(body, call.trace)
+        return Turned(
+            reply, self._api, int(time.time()), is_stream=call.stream, most=self._most_bytes,
+            secret=(self._rotating.known if self._rotating is not None else self._key).encode(),
+        )  # fmt: skip
+
+    async def _post(self, body: bytes, trace: bytes) -> Reply:
+        """The upstream's answer; asked once more where the key that was used has been replaced."""
+        url, rotating = self._url + self._api.path, self._rotating
+        if rotating is None:
+            return await self._transport.request("POST", url, self._headers, body, trace)
+        key = rotating.current()
+        reply = await self._transport.request("POST", url, self._with(key), body, trace)
+        if reply.status != _KEY_REFUSED or not await rotating.refused(key):
+            return reply
+        await reply.close()
+        return await self._transport.request("POST", url, self._with(rotating.known), body, trace)
+
+    def _with(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+        plain = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
+        return (*plain, *self._api.headers(key))
 
     async def close(self) -> None:
         """Close every connection; running replies are cut. Idempotent."""
@@ -179,8 +199,18 @@ class Native:
 class Turned:
     """A reply in the words of chat completions."""
 
-    def __init__(self, reply: Reply, api: Api, created_s: int, *, is_stream: bool, most: int) -> None:
-        """Turn *reply*, of at most so many bytes where it is whole; *created_s* is in seconds since 1970."""
+    def __init__(
+        self, reply: Reply, api: Api, created_s: int, *, is_stream: bool, most: int, secret: bytes = b""
+    ) -> None:
+        """
+        Turn *reply*.
+
+        Args:
+            created_s: seconds since 1970.
+            most: bytes of a whole answer.
+            secret: the key, which some refusals quote.
+        """
+        self._secret = secret
         self.status = reply.status
         self._reply = reply
         self._api = api
@@ -220,7 +250,8 @@ class Turned:
         if not is_error:
             yield self._api.whole(bytes(body), self._created_s)
         else:
-            yield self._api.error(self.status, bytes(body)) if self._api.error else bytes(body)
+            said = bytes(body).replace(self._secret, b"[key]") if self._secret else bytes(body)
+            yield self._api.error(self.status, said) if self._api.error else said
 
     async def close(self) -> None:
         """Give the upstream up, now; safe at any time and more than once."""

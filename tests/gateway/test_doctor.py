@@ -61,3 +61,18 @@ def test_upstreams_are_found_where_their_own_tools_look_and_keys_are_never_shown
     assert report["upstreams"]["ollama"]["url"] == "http://127.0.0.1:9/v1"
     assert report["upstreams"]["ollama"]["reachable"] is False
     assert secret not in json.dumps(report)
+
+
+def test_each_provider_says_what_is_set_of_what_it_reads(tmp_path: Path) -> None:
+    report = sluicegate(
+        tmp_path, "doctor", MISTRAL_API_KEY="m-secret", AWS_REGION="eu-west-1", AWS_PROFILE=""
+    )
+    found = report["upstreams"]
+    assert found["mistral"] == {
+        "key": "set (MISTRAL_API_KEY)", "url": "https://api.mistral.ai/v1", "reachable": None
+    }  # fmt: skip
+    assert found["azure"] == {"key": "not set (AZURE_OPENAI_API_KEY)"}
+    assert found["sglang"]["url"] == "http://127.0.0.1:30000/v1"
+    assert "AWS_REGION" in found["bedrock"]["set"]
+    assert "AWS_PROFILE" not in found["bedrock"]["set"]
+    assert "m-secret" not in json.dumps(report)

@@ -197,6 +197,32 @@ class TestWithLitellm:
 
         through_litellm(scenario)
 
+    def test_closing_one_model_leaves_the_others_their_connections(self) -> None:
+        async def scenario(provider: LiteLLM, fake: Upstream) -> None:
+            for _time in range(2):
+                other = build(f"openai/{MODEL}", replace(OPTIONS, base_url=fake.url))
+                await other.start()
+                assert (await opened(other)).status == 200
+                await other.close()
+                reply = await opened(provider)
+                assert b"forty two" in await body_of(reply)
+            await provider.close()
+            await provider.start()
+            assert (await opened(provider)).status == 200
+
+        through_litellm(scenario)
+
+    def test_a_stream_that_ends_before_its_answer_is_broken(self) -> None:
+        async def scenario(provider: LiteLLM, fake: Upstream) -> None:
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
+            choice = {"index": 0, "delta": {"role": "assistant", "content": "forty"}, "finish_reason": None}
+            event = b"data: " + json.dumps(chunk | {"choices": [choice]}).encode() + b"\n\n"
+            fake.faults.append(Fault(raw=event))
+            with pytest.raises(UpstreamBroken):
+                await body_of(await opened(provider, stream=True))
+
+        through_litellm(scenario)
+
     def test_nobody_listening_is_unreachable(self) -> None:
         async def run() -> None:
             provider = build(f"openai/{MODEL}", replace(OPTIONS, base_url="http://127.0.0.1:9/v1"))

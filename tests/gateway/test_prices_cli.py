@@ -96,6 +96,25 @@ def test_a_price_that_cannot_be_kept_is_refused(
     assert line.json("prices", "list") == {"prices": []}
 
 
+def test_models_have_the_names_here_that_their_providers_have_here(line: CommandLine) -> None:
+    named = {
+        "gemini/gemini-x": "gemini",
+        "gemini-x": "vertex_ai-language-models",
+        "vertex_ai/claude-x": "vertex_ai-anthropic_models",
+        "anthropic.claude-x": "bedrock_converse",
+        "together_ai/meta/llama-x": "together_ai",
+        "openrouter/openai/gpt-x": "openrouter",
+    }
+    price = {"mode": "chat", "input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+    table = {name: price | {"litellm_provider": provider} for name, provider in named.items()}
+    (line.folder / "table.json").write_text(json.dumps(table))
+    done = line.json("prices", "import", "*", "--table", "table.json")
+    assert [one["model"] for one in done["prices"]] == [
+        "bedrock/anthropic.claude-x", "gemini/gemini-x", "openrouter/openai/gpt-x", "together/meta/llama-x",
+        "vertex_ai/claude-x", "vertex_ai/gemini-x",
+    ]  # fmt: skip
+
+
 def test_only_models_that_were_asked_for_are_imported(line: CommandLine) -> None:
     (line.folder / "table.json").write_text(json.dumps(TABLE))
     words = ("prices", "import", "openai/*", "--table", "table.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.controlplane.upstreams import options_for
-from gateway.providers.openai import build
+from gateway.providers.openai import NEEDED_KEYS, build
 from gateway.settings import GatewaySettings, ReplicaSettings, UpstreamSettings
 from registry.errors import BadSettings
 
@@ -27,6 +27,10 @@ HOME = Path("home")
         ("anthropic", {"ANTHROPIC_BASE_URL": "https://a.example/"}, ("https://a.example/v1", None)),
         ("anthropic", {"ANTHROPIC_BASE_URL": "https://a.example/v1"}, ("https://a.example/v1", None)),
         ("responses", {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "https://e/v1"}, ("https://e/v1", "k")),
+        ("azure", {"AZURE_OPENAI_ENDPOINT": "https://r", "AZURE_OPENAI_API_KEY": "a"}, ("https://r", "a")),
+        ("gemini", {"GEMINI_API_KEY": "g"}, (None, "g")),
+        ("sglang", {"SGLANG_BASE_URL": "http://s/v1", "SGLANG_API_KEY": "s"}, ("http://s/v1", "s")),
+        ("tgi", {"TGI_BASE_URL": "http://t/v1", "TGI_API_KEY": "t"}, ("http://t/v1", "t")),
         ("elsewhere", {"OPENAI_API_KEY": "k"}, (None, None)),
     ],
 )
@@ -95,9 +99,22 @@ def test_a_key_that_cannot_be_had_is_an_error_that_names_it(tmp_path: Path) -> N
             options_for("vllm", GatewaySettings(upstreams={"vllm": upstream}), {}, home=HOME)
 
 
-def test_openai_without_a_key_says_what_to_set() -> None:
-    with pytest.raises(BadSettings, match="set OPENAI_API_KEY"):
-        build("gpt-4o", options_for("openai", GatewaySettings(), {}, home=HOME))
+@pytest.mark.parametrize(("name", "variable"), NEEDED_KEYS.items())
+def test_without_a_key_what_to_set_is_said(name: str, variable: str) -> None:
+    environ = {"AZURE_OPENAI_ENDPOINT": "https://resource.openai.azure.com"}
+    with pytest.raises(BadSettings, match=f"{name}/some-model needs a key: set {variable} for"):
+        build("some-model", options_for(name, GatewaySettings(), environ, home=HOME))
+
+
+@pytest.mark.parametrize("name", ["openai", "mistral"])
+def test_a_server_of_ones_own_needs_no_key(name: str) -> None:
+    settings = GatewaySettings(upstreams={name: UpstreamSettings(base_url="http://proxy/v1")})
+    assert build("m", options_for(name, settings, {}, home=HOME)).status() == {"ready": True, "host": "proxy"}
+
+
+def test_azure_without_an_address_says_what_to_set() -> None:
+    with pytest.raises(BadSettings, match="azure/gpt-4o needs an address: set AZURE_OPENAI_ENDPOINT"):
+        build("gpt-4o", options_for("azure", GatewaySettings(), {"AZURE_OPENAI_API_KEY": "a"}, home=HOME))
 
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "not a url", "http://"])
