@@ -179,7 +179,7 @@ class Client:
     def _refusal(
         self, status: int, data: bytes, headers: Mapping[str, str]
     ) -> tuple[Failure | ReleaseNotServed, float | None]:
-        code, message = error_of(data)
+        code, message = error_of(data, headers.get("x-sluicegate-error"))
         kind = code or f"http_{status}"
         if status in (401, 403):
             raise KeyRefused(
@@ -208,10 +208,12 @@ async def read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(parts)
 
 
-def error_of(data: bytes) -> tuple[str | None, str]:
-    """The code and message of an OpenAI error body; no code where there is none."""
+def error_of(data: bytes, told: str | None = None) -> tuple[str | None, str]:
+    """The code and message of an error body: OpenAI's, or a text beside the code *told* in a header."""
     try:
         error = json.loads(data)["error"]
+        if isinstance(error, str):
+            error = {"code": told, "message": error}
         code, message = error.get("code"), error.get("message")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return None, "no reason given"

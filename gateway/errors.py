@@ -11,10 +11,12 @@ Errors of the gateway, and the only map from error codes to HTTP.
         │   ├── BodyTooLarge, BodyTimeout
         │   └── GuardrailBlocked      a policy refused the text
         │   ├── UnsafeField           a field that would choose where the gateway connects to
+        │   ├── UnsupportedMedia      a body of a kind that this path does not read
         │   └── IdempotencyConflict   an Idempotency-Key was used for something else
         ├── UnknownModel, UnknownPath, WrongMethod
         ├── UnknownGeneration         no request of that id of this account is on record
         ├── RecordsUnavailable        what was used cannot be looked up or added to now
+        ├── RegistryDecides           what is served is not decided here
         ├── NotReady                  the release is still loading, or cannot be served
         ├── Overloaded                this gateway has no room for another request
         ├── LimitsUnavailable         the store that counts cannot be reached, and policy says closed
@@ -128,6 +130,12 @@ class BodyTimeout(InvalidRequest):
     code = "request_timeout"
 
 
+class UnsupportedMedia(InvalidRequest):
+    """This path does not read bodies of that kind. Send the one it names."""
+
+    code = "unsupported_media_type"
+
+
 class UnsafeField(InvalidRequest):
     """The body names a field that chooses where or as whom the gateway calls. Leave it out."""
 
@@ -155,6 +163,12 @@ class UnknownModel(GatewayError):
     """No release or model has that name."""
 
     code = "model_not_found"
+
+
+class RegistryDecides(GatewayError):
+    """What is served is what the registry's aliases name. Move or roll back an alias instead."""
+
+    code = "registry_decides"
 
 
 class UnknownResponse(GatewayError):
@@ -304,6 +318,8 @@ STATUS: dict[str, tuple[int, str]] = {
     "bad_input": (400, "invalid_request_error"),
     "bad_template": (500, "server_error"),
     "request_too_large": (413, "invalid_request_error"),
+    "unsupported_media_type": (415, "invalid_request_error"),
+    "registry_decides": (409, "invalid_request_error"),
     "guardrail_blocked": (400, "invalid_request_error"),
     "model_not_found": (404, "invalid_request_error"),
     "unknown_url": (404, "invalid_request_error"),

@@ -50,7 +50,7 @@ async def server(exchange: Exchange, services: Services) -> None:
     answer = {
         "name": "sluicegate",
         "version": number,
-        "extensions": ["binary_tensor_data", "model_repository"],
+        "extensions": list(EXTENSIONS),
     }
     exchange.respond(200, msgspec.json.encode(answer))
 
@@ -102,8 +102,8 @@ async def metadata(exchange: Exchange, services: Services) -> None:
     ]
     classes = list(predictor.classes)
     answer: dict[str, Any] = {
-        "name": name,
-        "versions": [route.digest],
+        "name": exchange.path.removeprefix("/v2/models/").partition("/")[0],
+        "versions": _versions(route.name, exchange),
         "platform": "onnx_onnxv1",
         "inputs": inputs,
         "outputs": [
@@ -117,6 +117,16 @@ async def metadata(exchange: Exchange, services: Services) -> None:
         ],
     }
     exchange.respond(200, msgspec.json.encode(answer))
+
+
+def _versions(release: str, exchange: Exchange) -> list[str]:
+    """What may stand behind `/versions/` of *release*: numbers, aliases, digests; each sorted."""
+    names = [name.removeprefix(release) for name in exchange.table.targets if name.startswith(release)]
+    numbers = sorted(int(name[1:]) for name in names if name.startswith(":"))
+    others = sorted(name[1:] for name in names if name.startswith("@"))
+    digests = [name for name in others if name.startswith("sha256:")]
+    aliases = [name for name in others if not name.startswith("sha256:")]
+    return [*map(str, numbers), *aliases, *digests]
 
 
 def _listed(name: str, target: Target, exchange: Exchange) -> dict[str, Any]:

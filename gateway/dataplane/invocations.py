@@ -19,14 +19,15 @@ from gateway.dataplane.predict import chosen, predictor_of, run_rows
 from gateway.dataplane.request import decode
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Predictor
-from gateway.errors import BodyTooLarge, InvalidRequest
+from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedMedia
 
 Rows = list[dict[str, object]]
 _BODY = msgspec.json.Decoder(dict[str, Any])
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES: Mapping[int, str] = {
     400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
-    413: "INVALID_PARAMETER_VALUE", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE",
+    413: "INVALID_PARAMETER_VALUE", 415: "INVALID_PARAMETER_VALUE", 429: "REQUEST_LIMIT_EXCEEDED",
+    503: "TEMPORARILY_UNAVAILABLE",
 }  # fmt: skip
 _ANY_ERROR = 400
 
@@ -77,7 +78,7 @@ async def invoke(exchange: Exchange, services: Services) -> None:
         rows = _of_json(body, predictor)
     else:
         message = f"content-type: {kind.decode('latin-1')[:64]!r} is not application/json or text/csv"
-        raise InvalidRequest(message, param="content-type")
+        raise UnsupportedMedia(message, param="content-type")
     if not rows:
         message = "there is no row to predict"
         raise InvalidRequest(message)

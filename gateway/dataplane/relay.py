@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -26,7 +27,7 @@ from gateway.dataplane import sse
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.exchange import ClientGone, Exchange
 from gateway.dataplane.reserve import settle
-from gateway.dataplane.routes import DIALECTS, Handler, handler_of
+from gateway.dataplane.routes import Handler, dialect_of, handler_of
 from gateway.dataplane.services import Services
 from gateway.dataplane.table import Headers
 from gateway.dataplane.trace import HEADER, parent_of
@@ -53,6 +54,7 @@ from registry.ids import SortableIds
 _log = logging.getLogger(__name__)
 _CLIENT_CLOSED = 499
 _JSON = (b"content-type", b"application/json")
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HOLD_BACK_S = (0.5, 0.9)
 """Shorter than the second that `Retry-After` says."""
 
@@ -190,14 +192,21 @@ def _fail(exchange: Exchange, error: PlatformError) -> None:
         hidden.code = error.code
         error = hidden
     if not exchange.started:
-        if exchange.dialect is None and exchange.path in DIALECTS:
-            exchange.dialect = DIALECTS[exchange.path](record.request_id)
-        exchange.respond(status, body_of(error), (_JSON, *_error_headers(error)))
+        make = dialect_of(exchange.path) if exchange.dialect is None else None
+        if make is not None:
+            exchange.dialect = make(record.request_id)
+        told = (b"x-sluicegate-error", _told(error.code))
+        exchange.respond(status, body_of(error), (_JSON, told, *_error_headers(error)))
     elif exchange.streaming:
         exchange.end(sse.event_of(body_of(error)))
     else:
         exchange.close()
         exchange.inbound.abort()
+
+
+def _told(code: str) -> bytes:
+    """An error's code as a header; what an upstream calls its errors may be anything."""
+    return code.encode() if _CODE.fullmatch(code) else b"upstream_error"
 
 
 def _error_headers(error: PlatformError) -> Headers:

@@ -9,7 +9,6 @@ from gateway.dataplane.services import Services
 from gateway.dataplane.share import arm_for
 from gateway.dataplane.table import Route, Share, Target
 from gateway.errors import UnknownModel
-from registry.ids import is_digest
 
 _NOTHING: Body = {}
 
@@ -65,13 +64,15 @@ def model_in_path(path: str, prefix: str, suffix: str = "") -> str:
     """
     The release that a `/v2/models/NAME[/versions/V]` path names, as a model name.
 
-    V is a digest or a version number.
+    V is a version number, an alias or a digest.
 
     Raises:
         UnknownModel: the name is empty or the path has further parts.
 
     >>> model_in_path("/v2/models/churn/versions/3/infer", "/v2/models/", "/infer")
     'churn:3'
+    >>> model_in_path("/v2/models/churn/versions/candidate/infer", "/v2/models/", "/infer")
+    'churn@candidate'
     """
     inner = path.removeprefix(prefix).removesuffix(suffix)
     name, versions, version = inner.partition("/versions/")
@@ -80,4 +81,4 @@ def model_in_path(path: str, prefix: str, suffix: str = "") -> str:
         raise UnknownModel(message)
     if not versions:
         return name
-    return f"{name}@{version}" if is_digest(version) else f"{name}:{version}"
+    return f"{name}:{version}" if version.isdigit() else f"{name}@{version}"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from gateway.dataplane import (
     catalogue,
     generations,
+    infer,
     invocations,
     mcp,
     moderate,
@@ -16,6 +17,7 @@ from gateway.dataplane import (
     speak,
 )
 from gateway.dataplane.complete import complete, embed, order
+from gateway.dataplane.dialects.inference import InferenceErrors
 from gateway.dataplane.dialects.messages_reply import Messages
 from gateway.dataplane.exchange import Dialect, Exchange
 from gateway.dataplane.invocations import MlflowErrors
@@ -55,7 +57,7 @@ PATTERNS: tuple[tuple[str, str, str, str, Handler], ...] = (
     ("/v1/vector_stores/", "/search", "/v1/vector_stores/{release}/search", "POST", search.search),
     ("/v2/repository/models/", "/load", "/v2/repository/models/{name}/load", "POST", repository.load),
     ("/v2/repository/models/", "/unload", "/v2/repository/models/{name}/unload", "POST", repository.unload),
-    ("/v2/models/", "/infer", "/v2/models/{name}/infer", "POST", predict.infer),
+    ("/v2/models/", "/infer", "/v2/models/{name}/infer", "POST", infer.infer),
     ("/v2/models/", "/ready", "/v2/models/{name}/ready", "GET", catalogue.model_ready),
     ("/v2/models/", "", "/v2/models/{name}", "GET", catalogue.metadata),
 )
@@ -66,13 +68,20 @@ DIALECTS: dict[str, Callable[[str], Dialect]] = {
     "/invocations": MlflowErrors,
     "/mcp": mcp.Reply,
 }
-"""Path → how errors are told there, made with the request's id; elsewhere as OpenAI tells them."""
+"""Path → how errors are told there, made with the request's id; see `dialect_of` for the others."""
 _PREFIXES = ("/v1/", "/v2/")
 
 
 def is_data_plane(path: str) -> bool:
     """Whether the relay answers *path*: its own paths, and everything below `/v1/` and `/v2/`."""
     return path in EXACT or path.startswith(_PREFIXES)
+
+
+def dialect_of(path: str) -> Callable[[str], Dialect] | None:
+    """How errors of *path* are told; None: as OpenAI tells them."""
+    if path.startswith("/v2/") or path == "/v2":
+        return InferenceErrors
+    return DIALECTS.get(path)
 
 
 def handler_of(exchange: Exchange) -> tuple[Handler, bool]:
@@ -103,7 +112,7 @@ def _by_pattern(path: str, asked: str) -> tuple[str, str, Handler]:
     for prefix, suffix, name, method, handler in PATTERNS:
         if found is not None and found[0] != name:
             break
-        if path.startswith(prefix) and path.endswith(suffix):
+        if path.startswith(prefix) and path.endswith(suffix) and len(path) >= len(prefix) + len(suffix):
             found = (name, method, handler)
             if method == asked:
                 break

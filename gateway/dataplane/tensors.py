@@ -17,6 +17,12 @@ FORMATS: Mapping[str, str] = {
     "INT64": "q", "UINT64": "Q", "FP16": "e", "FP32": "f", "FP64": "d",
 }  # fmt: skip
 """Datatype → its letter in `struct`; BYTES have a length of four bytes before each."""
+RANGES: Mapping[str, tuple[int, int]] = {
+    f"{sign}INT{bits}": (0 if sign else -(2 ** (bits - 1)), 2 ** (bits if sign else bits - 1) - 1)
+    for sign in ("", "U")
+    for bits in (8, 16, 32, 64)
+}
+"""Whole numbers: datatype → least and greatest."""
 _LENGTH = struct.Struct("<I")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from gateway.dataplane.table import Route, Target
 from registry.entities import PromptContent, PromptMessage
@@ -37,7 +38,10 @@ def plane() -> Iterator[Stand]:
             "churn": Route(name="churn", digest=DIGEST, kind="prediction", predictor=Threshold()),
         }  # fmt: skip
         direct = Target(Route(name="vllm/*", model=MODEL, provider=provider))
-        sources = FixedSources(table_of(routes), directs={"vllm/tiny": direct})
+        table = table_of(routes)
+        versions = dict.fromkeys(("churn:1", f"churn@{DIGEST}"), Target(routes["churn"]))
+        table = replace(table, targets={**table.targets, **versions})
+        sources = FixedSources(table, directs={"vllm/tiny": direct})
         stand = Stand("", up)
         with serving(DataPlane(sources, stand.records.append, default_predict="churn")) as url:
             stand.url = url

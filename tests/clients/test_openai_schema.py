@@ -105,7 +105,6 @@ def test_models_are_as_published(stand: Stand) -> None:
         ("POST", "/v1/embeddings", b'{"model":"support","input":"a"}', {}, 400),
         ("GET", "/v1/models/nonesuch", b"", {}, 404),
         ("POST", "/v1/nothing", b"", {}, 404),
-        ("POST", "/v2/models/churn/infer", b"{}", {}, 400),
         ("POST", "/predict", b"{}", {}, 400),
     ],
 )

@@ -137,6 +137,9 @@ def test_no_gateway_says_how_to_start_one() -> None:
     [
         fault(404, "model_not_found"),
         fault(503, "release_not_ready"),
+        lambda _request: web.json_response(
+            {"error": "not yet"}, status=503, headers={"x-sluicegate-error": "release_not_ready"}
+        ),
         lambda _request: web.json_response({}, headers={"x-sluicegate-digest": "sha256:" + "b" * 64}),
     ],
 )

@@ -103,7 +103,7 @@ class Threshold:
             if feature.name not in row:
                 raise RowError(f"row {number}: feature {feature.name!r}: is missing")
         months = row["months"]
-        if months == "explode":
+        if "explode" in (months, row["plan"]):
             raise RuntimeError("secret internals")
         if not isinstance(months, int | float):
             raise RowError(f"row {number}: feature 'months': expected a number")

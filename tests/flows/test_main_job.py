@@ -152,6 +152,9 @@ def test_the_open_inference_protocol_and_the_classic_endpoints_agree(project: Pr
     assert (status, headers["x-sluicegate-digest"]) == (200, release["digest"])
     assert (answer["model_name"], answer["id"]) == ("churn", "7")
     outputs = {output["name"]: output for output in answer["outputs"]}
+    for version in (str(release["number"]), "production", release["digest"]):
+        _, _, again = post(project, f"/v2/models/churn/versions/{version}/infer", {"inputs": inputs})
+        assert (again["model_name"], again["outputs"]) == ("churn", answer["outputs"])
     status, headers, single = post(project, "/predict", {"features": features})
     assert (status, headers["x-sluicegate-digest"]) == (200, release["digest"])
     assert {"prediction", "probability", "model_version", "processing_time"} <= single.keys()

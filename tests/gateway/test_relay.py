@@ -15,7 +15,7 @@ from gateway.dataplane.usage import UsageRecord
 from tests.fakes.parts import CLIENT_KEY, DIGEST, DataPlane, FixedSources, provider_at, table_of
 from tests.fakes.server import serving
 from tests.fakes.stand import USER, Stand, request_bytes, until
-from tests.fakes.upstream import MODEL, Upstream
+from tests.fakes.upstream import MODEL, Fault, Upstream
 
 
 def test_the_official_client_gets_a_plain_answer(stand: Stand) -> None:
@@ -209,3 +209,18 @@ def test_a_table_is_read_once_perrequest_bytes(stand: Stand) -> None:
     status, _, answer = stand.post("/v1/models", b"", method="GET")
     assert status == 200
     assert [entry["id"] for entry in answer["data"]][:2] == ["churn", "churn@production"]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [("context_length_exceeded", "context_length_exceeded"), ("a\r\nx-evil: 1", "upstream_error"), (7, "7")],
+)
+def test_the_code_of_an_error_is_a_header_that_cannot_hold_another(
+    stand: Stand, code: object, told: str
+) -> None:
+    error = json.dumps({"error": {"message": "No.", "code": code}}).encode()
+    stand.up.faults.append(Fault(status=400, body=error))
+    body = json.dumps({"model": "support", "messages": USER}).encode()
+    status, headers, answer = stand.post("/v1/chat/completions", body)
+    assert (status, headers["x-sluicegate-error"], answer["error"]["code"]) == (400, told, str(code))
+    assert "x-evil" not in headers
