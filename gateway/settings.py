@@ -67,6 +67,8 @@ class UpstreamSettings:
     """Whether its contract says that it keeps nothing of requests: `data_collection: deny` asks for that."""
     replicas: tuple[ReplicaSettings, ...] = ()
     """Further places with the same models; requests are spread over all."""
+    affinity: Literal["none", "prefix"] = "none"
+    """`prefix`: prompts that begin alike go to the same place, whose cache has read that beginning."""
     proxy: str | None = None
     """Forward proxy, such as `http://proxy:3128`; needs *http_client* aiohttp."""
     http_client: Literal["native", "aiohttp"] = "native"

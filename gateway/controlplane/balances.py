@@ -31,7 +31,10 @@ class Balances:
         if not tiers:
             return None
         settings = self._settings
-        return Balance(tiers, max_retries=settings.max_retries, total_s=settings.total_timeout_s)
+        affine = [self._is_affine(tier[0].model_name) for tier in tiers]
+        return Balance(
+            tiers, max_retries=settings.max_retries, total_s=settings.total_timeout_s, affine=affine
+        )
 
     def breaker(self, digest: str) -> Breaker:
         """The breaker of a classical release."""
@@ -57,6 +60,10 @@ class Balances:
                 retry_ratio=self._settings.retry_ratio, keeps_nothing=self._keeps_nothing(model_name),
             )  # fmt: skip
         return upstream
+
+    def _is_affine(self, model_name: str) -> bool:
+        upstream = self._settings.upstreams.get(model_name.partition("/")[0])
+        return upstream is not None and upstream.affinity == "prefix"
 
     def _keeps_nothing(self, model_name: str) -> bool:
         name = model_name.partition("/")[0]

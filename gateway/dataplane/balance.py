@@ -3,8 +3,9 @@ Which upstream answers a request, and what is tried when it cannot.
 
 A route has tiers of upstreams: first its own model at every place that serves it, then its fallbacks.
 Within a tier the place with the fewest running requests for its weight is asked; among equals turns are
-taken by weight. A call that failed before its answer began may be repeated: elsewhere at once, at the same
-place after a pause, while the upstream's retry budget lasts; then the next tier is asked.
+taken by weight. Where a tier is affine, the beginning of the prompt chooses among places that are not too
+busy (see `affinity`). A call that failed before its answer began may be repeated: elsewhere at once, at the
+same place after a pause, while the upstream's retry budget lasts; then the next tier is asked.
 
 Turns are those of start-time fair queueing: P. Goyal, H. Vin, H. Cheng, "Start-time Fair Queueing",
 SIGCOMM 1996. A place that was left alone for a while does not catch up on the turns it missed.
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 
+from gateway.dataplane.affinity import Affinity
 from gateway.dataplane.breaker import REFUSED, Breaker, State
 from gateway.dataplane.request import raw
 from gateway.errors import (
@@ -118,27 +120,34 @@ class Upstream:
 class Balance:
     """The upstreams of one route."""
 
-    __slots__ = ("_now", "max_retries", "model_name", "tiers", "total_s")
+    __slots__ = ("_affine", "_now", "is_affine", "max_retries", "model_name", "tiers", "total_s")
 
     def __init__(
-        self, tiers: Sequence[Sequence[Upstream]], *, max_retries: int = 2, total_s: float = 600.0
-    ) -> None:
+        self, tiers: Sequence[Sequence[Upstream]], *, max_retries: int = 2, total_s: float = 600.0,
+        affine: Sequence[bool] = (),
+    ) -> None:  # fmt: skip
         """
         *tiers* are asked in order and none is empty.
 
         Args:
             max_retries: further calls within the tiers, fallbacks not counted.
             total_s: no call begins when so much time has passed since the first.
+            affine: for each tier, whether the beginning of a prompt chooses the place; by default in none.
         """
         self.tiers = tuple(tuple(tier) for tier in tiers)
         self.max_retries = max_retries
         self.total_s = total_s
         self.model_name = self.tiers[0][0].model_name
         self._now = 0.0
+        self._affine = [
+            _affinity(tier) if at < len(affine) and affine[at] else None for at, tier in enumerate(self.tiers)
+        ]
+        self.is_affine = any(one is not None for one in self._affine)
+        """Whether a plan is better for knowing the key of the prompt's beginning."""
 
-    def plan(self) -> Plan:
-        """The tries of one request."""
-        return Plan(self)
+    def plan(self, key: int | None = None) -> Plan:
+        """The tries of one request; *key* is that of its prompt's beginning, where there is one."""
+        return Plan(self, key)
 
     def upstreams(self) -> list[Upstream]:
         """All of them, first tier first."""
@@ -153,11 +162,23 @@ class Balance:
         now_s = monotonic()
         return min(upstream.breaker.wait_s(now_s) for upstream in self.upstreams())
 
-    def pick(self, tier: int, avoid: Upstream | None, now_s: float) -> tuple[Upstream, int] | None:
+    def pick(
+        self, tier: int, avoid: Upstream | None, now_s: float, key: int | None = None
+    ) -> tuple[Upstream, int] | None:
         """The upstream of a tier whose turn it is, and its ticket; *avoid* only if no other may be asked."""
         upstreams = self.tiers[tier]
         best = upstreams[0]
-        if len(upstreams) > 1:
+        affinity = self._affine[tier] if key is not None and avoid is None else None
+        chosen = None
+        if affinity is not None and key is not None:
+            chosen = affinity.choose(
+                key,
+                [upstream.in_flight for upstream in upstreams],
+                [not upstream.backup and upstream.breaker.would_allow(now_s) for upstream in upstreams],
+            )
+        if chosen is not None:
+            best = upstreams[chosen]
+        elif len(upstreams) > 1:
             first: tuple[bool, bool, float, float] | None = None
             for upstream in upstreams:
                 if upstream.breaker.would_allow(now_s):
@@ -176,10 +197,11 @@ class Balance:
 class Plan:
     """The tries of one request: `next`, then one of `succeeded`, `failed` and `left`, and so on."""
 
-    __slots__ = ("_avoid", "_balance", "_pick", "_retries", "_started_s", "_ticket", "_tier")
+    __slots__ = ("_avoid", "_balance", "_key", "_pick", "_retries", "_started_s", "_ticket", "_tier")
 
-    def __init__(self, balance: Balance) -> None:
+    def __init__(self, balance: Balance, key: int | None = None) -> None:
         self._balance = balance
+        self._key = key
         self._tier = 0
         self._retries = 0
         self._pick: Upstream | None = None
@@ -198,7 +220,7 @@ class Plan:
         balance = self._balance
         tiers = len(balance.tiers)
         while self._tier < tiers:
-            picked = balance.pick(self._tier, self._avoid, now_s)
+            picked = balance.pick(self._tier, self._avoid, now_s, self._key)
             if picked is not None:
                 self._pick, self._ticket = picked
                 self._pick.in_flight += 1
@@ -290,6 +312,13 @@ class Plan:
         assert upstream is not None, "no upstream is being tried"  # noqa: S101
         upstream.in_flight -= 1
         return upstream
+
+
+def _affinity(tier: Sequence[Upstream]) -> Affinity | None:
+    """What chooses within *tier*; None where there is nothing to choose."""
+    if len(tier) < 2:
+        return None
+    return Affinity([upstream.name for upstream in tier], [upstream.weight or 1.0 for upstream in tier])
 
 
 def _may_be_repeated(error: GatewayError) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.dataplane import embeddings, rerank
+from gateway.dataplane.affinity import chat_beginning, key_of
 from gateway.dataplane.answer import forward
 from gateway.dataplane.augment import augment, passages_header
 from gateway.dataplane.balance import Balance
@@ -23,6 +24,7 @@ from gateway.dataplane.request import (
     Body,
     asking_usage,
     encode,
+    messages_of,
     model_of,
     parse,
     require_messages,
@@ -54,6 +56,8 @@ class _Outgoing(msgspec.Struct, frozen=True):
     stream: bool
     wanted: Wanted
     balance: Balance
+    key: int | None = None
+    """Of the prompt's beginning, where that chooses the place."""
     question: str | None = None
     grounds: tuple[Ground, ...] = ()
 
@@ -135,7 +139,9 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     if stream and not wants_usage(body):
         usage, body = False, asking_usage(body)
     exchange.record.guard_s = exchange.elapsed_s() - reserved_s
-    outgoing = _Outgoing(body, stream, Wanted(usage, -(-len(data) // 4)), balance, question, grounds)
+    key = key_of(chat_beginning(messages_of(body))) if balance.is_affine and "messages" in body else None
+    wanted = Wanted(usage, -(-len(data) // 4))
+    outgoing = _Outgoing(body, stream, wanted, balance, key, question, grounds)
     if services.cache is None or not is_kept:
         await _relay(exchange, route, outgoing, services)
     else:
@@ -230,7 +236,7 @@ async def _relay(exchange: Exchange, route: Route, outgoing: _Outgoing, services
         CircuitOpen: none may be tried now.
     """
     balance = outgoing.balance
-    plan = balance.plan()
+    plan = balance.plan(outgoing.key)
     record = exchange.record
     trace = services.span(record) if services.span is not None else record.trace.encode()
     began_s = exchange.elapsed_s()
