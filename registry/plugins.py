@@ -10,7 +10,6 @@ from typing import cast
 from registry.errors import MissingExtra, NotFound
 
 EXTRA_OF = {
-    "anthropic": "litellm",
     "bedrock": "litellm",
     "chroma": "rag",
     "llamacpp": "llamacpp",
