@@ -36,6 +36,8 @@ _HABITS: Mapping[str, _Habits] = {
     "litellm": _Habits(unknown=_NEWER | {"top_k"}),
 }
 _OTHERS = _Habits(unknown=_NEWER)
+_PARTICULAR = tuple(f"{name}/" for name, habits in _HABITS.items() if habits.renamed or habits.dropped)
+"""Beginnings of models to which no request goes out as it is."""
 
 
 def fitted(body: Body, model_name: str, *, translated: bool) -> Body:
@@ -49,12 +51,12 @@ def fitted(body: Body, model_name: str, *, translated: bool) -> Body:
     >>> list(fitted(parse(b'{"max_completion_tokens": 9}'), "mistral/small", translated=False))
     ['max_tokens']
     """
+    if not translated and not model_name.startswith(_PARTICULAR):
+        return body
     habits = _HABITS.get(model_name.partition("/")[0], _OTHERS)
     if translated:
         body = {name: value for name, value in body.items() if name not in habits.unknown}
         body = _renamed(body, habits.translated)
-    if not habits.renamed and not habits.dropped:
-        return body
     return _renamed({name: body[name] for name in body if name not in habits.dropped}, habits.renamed)
 
 

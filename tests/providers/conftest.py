@@ -30,7 +30,10 @@ from tests.providers.wires import KEY, WIRES
 
 @dataclass
 class Contract:
-    """A gateway with `once` and, asked again elsewhere where that makes sense, `twice` before a fake."""
+    """
+    A gateway before a fake: `once` asks once, `twice` again at another place where that makes sense, and
+    `stranger` has a key that the provider does not know.
+    """
 
     fake: Fake
     stand: Stand
@@ -46,10 +49,10 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             patch.setenv(variable, value)
         if name == "vertex_ai":
             patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account(fake.root, tmp_path_factory)))
-        providers = [made(fake, KEY) for _place in range(3)]
         routes = {
-            "once": route(fake, providers[:1], max_retries=0),
-            "twice": route(fake, providers[1:], max_retries=1),
+            "once": route(fake, [made(fake, KEY)], max_retries=0),
+            "twice": route(fake, [made(fake, KEY)] * 2, max_retries=1),
+            "stranger": route(fake, [made(fake, "kB0wrongwrongwrongwrong")], max_retries=0),
         }
         stand = Stand("", cast("Any", fake))
         plane = DataPlane(FixedSources(table_of(routes)), stand.records.append)
@@ -70,7 +73,7 @@ def contract(running: Contract) -> Contract:
     return running
 
 
-def made(fake: Fake, key: str | None) -> Provider:
+def made(fake: Fake, key: str) -> Provider:
     """The provider as settings and environment make it."""
     name = fake.provider
     settings = GatewaySettings(
@@ -79,7 +82,7 @@ def made(fake: Fake, key: str | None) -> Provider:
         idle_timeout_s=5,
     )
     in_cloud = bool(fake.wire.environment)
-    environ = {"THE_KEY": "" if in_cloud or key is None else key}
+    environ = {"THE_KEY": "" if in_cloud else key}
     build = cast("Any", plugins.load("providers", name))
     provider: Provider = build(fake.wire.model, options_for(name, settings, environ, home=Path("unused")))
     asyncio.run(provider.start())
