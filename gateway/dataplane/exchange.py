@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from gateway.dataplane.limits import Hold
 from gateway.dataplane.table import Grant, Headers, RouteTable, Target
 from gateway.dataplane.usage import UsageRecord
+from gateway.errors import UpstreamBroken
 from gateway.transport.inbound import ClientGone, Inbound
 from registry.entities import Price
 
@@ -173,6 +174,8 @@ class Exchange:
         """Send the last piece of the body."""
         if self.dialect is not None:
             data = self.dialect.events(data) + self.dialect.end()
+            if getattr(self.dialect, "failed", False) and not self.record.error:
+                self.record.error = UpstreamBroken.code
         self.close()
         if self.copy is not None:
             self.copy.append(data)

@@ -64,6 +64,8 @@ class Messages:
         self._sequence: str | None = None
         self._used: Used | None = None
         self._refused = self._ended = False
+        self.failed = False
+        """Whether the client was told of an error in the stream."""
 
     def whole(self, status: int, body: bytes) -> bytes:
         """
@@ -218,7 +220,7 @@ class Messages:
         out.append(_event("message_stop", {"type": "message_stop"}))
 
     def _fail(self, status: int, body: bytes, out: list[bytes]) -> None:
-        self._ended = True
+        self._ended = self.failed = True
         out.append(b"event: error\ndata: " + error_body(status, body, self._request_id) + b"\n\n")
 
     def _begin(self, out: list[bytes]) -> None:

@@ -76,6 +76,8 @@ class Responses:
         self._finish: str | None = None
         self._used: Used | None = None
         self._begun = self._ended = False
+        self.failed = False
+        """Whether the client was told of an error in the stream."""
 
     @property
     def id(self) -> str:
@@ -261,7 +263,7 @@ class Responses:
 
     def _fail(self, error: Any, out: list[bytes]) -> None:  # noqa: ANN401 - an error's JSON
         self._begin(out)
-        self._ended = True
+        self._ended = self.failed = True
         told = error if isinstance(error, dict) else {}
         code = str(told.get("code") or "server_error")
         words = str(told.get("message") or "the request failed")
