@@ -10,11 +10,12 @@ from functools import partial
 from gateway.dataplane.breaker import Breaker
 from gateway.dataplane.mcp_client import ClientOptions, McpClient
 from gateway.dataplane.mcp_proxy import ToolServer
-from gateway.errors import NotReady
+from gateway.errors import NotReady, UpstreamUnreachable
 from gateway.guardrails.policy import Compiled, compile_policy
 from gateway.providers.rotating import RotatingKey
 from gateway.settings import GatewaySettings, McpServerSettings
 from gateway.transport import TlsOptions, open_transport
+from gateway.transport.outgoing import locate
 from registry import policies, secrets, versions
 from registry.errors import BadSettings, PlatformError
 from registry.refs import parse_ref
@@ -30,7 +31,8 @@ def open_tool_servers(
     Every server of the settings by its name; none is asked before a request needs it.
 
     Raises:
-        BadSettings: a key variable is not set, a key file cannot be read, or a policy's name is none.
+        BadSettings: a URL that cannot be called, a key that is not there or no header's value, or a policy's
+            name that is none.
     """
     return {name: _server(name, settings, workspace, environ) for name in settings.mcp}
 
@@ -39,6 +41,7 @@ def _server(
     name: str, settings: GatewaySettings, workspace: Workspace, environ: Mapping[str, str]
 ) -> ToolServer:
     server = settings.mcp[name]
+    _check_url(name, server.url)
     options = ClientOptions(
         name,
         server.url,
@@ -113,11 +116,19 @@ class _Policy:
         return compile_policy(policies.guardrails_of(version))
 
 
+def _check_url(name: str, url: str) -> None:
+    try:
+        locate(url)
+    except (ValueError, UpstreamUnreachable) as error:
+        message = f"gateway.mcp.{name}.url: {error}"
+        raise BadSettings(message) from error
+
+
 def _plain(name: str, server: McpServerSettings, environ: Mapping[str, str]) -> str | None:
     where = f"gateway.mcp.{name}"
     if server.api_key_file is not None:
         try:
-            return server.api_key_file.read_text(encoding="utf-8").strip() or None
+            return _sendable(f"{where}.api_key_file", server.api_key_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             message = f"{where}.api_key_file: {server.api_key_file} cannot be read"
             raise BadSettings(message) from error
@@ -125,5 +136,13 @@ def _plain(name: str, server: McpServerSettings, environ: Mapping[str, str]) -> 
         if server.api_key_env not in environ:
             message = f"{where}.api_key_env: {server.api_key_env} is not set"
             raise BadSettings(message)
-        return environ[server.api_key_env].strip() or None
+        return _sendable(f"{where}.api_key_env", environ[server.api_key_env])
     return None
+
+
+def _sendable(where: str, key: str) -> str | None:
+    key = key.strip()
+    if not key.isascii() or not key.isprintable():
+        message = f"{where}: the key is not one line of printable ASCII"
+        raise BadSettings(message)
+    return key or None

@@ -96,9 +96,9 @@ class McpClient:
         """How many sessions are kept."""
         return len(self._sessions)
 
-    async def request(self, account: str, method: str, params: Message) -> Message:
+    async def request(self, account: str, method: str, params: Message, trace: bytes = b"") -> Message:
         """
-        The result of *method*.
+        The result of *method*; *trace* is a valid `traceparent` to send along.
 
         Raises:
             UpstreamError: no answer could be had; `UpstreamRefused` where the server answered with an error.
@@ -110,7 +110,7 @@ class McpClient:
                         await self._open(session)
                 used = session.id
                 try:
-                    return await self._ask(session, method, params)
+                    return await self._ask(session, method, params, trace)
                 except _SessionLostError:
                     if session.id == used:
                         session.ready, session.id = False, None
@@ -187,12 +187,12 @@ class McpClient:
         await self._tell(session, "notifications/initialized", None)
         session.ready = True
 
-    async def _ask(self, session: _Session, method: str, params: Message) -> Message:
+    async def _ask(self, session: _Session, method: str, params: Message, trace: bytes = b"") -> Message:
         self._last_id += 1
         identity = self._last_id
         message = {"jsonrpc": "2.0", "id": identity, "method": method, "params": params}
         try:
-            reply = await self._post(session, message)
+            reply = await self._post(session, message, trace)
             try:
                 if not 200 <= reply.status < 300:
                     raise self._refused(reply, session)
@@ -216,10 +216,10 @@ class McpClient:
         reply = await self._post(session, message)
         await reply.close()
 
-    async def _post(self, session: _Session, message: Message) -> HttpReply:
+    async def _post(self, session: _Session, message: Message, trace: bytes = b"") -> HttpReply:
         body = msgspec.json.encode(message)
         return await self._transport.request(
-            "POST", self._options.url, [*await self._headers(session), *_POSTED], body
+            "POST", self._options.url, [*await self._headers(session), *_POSTED], body, trace
         )
 
     async def _headers(self, session: _Session) -> list[tuple[bytes, bytes]]:

@@ -104,16 +104,18 @@ class ToolServer:
             await asyncio.wait([self._listing], timeout=_LIST_S)
         return self._known.tools
 
-    async def call(self, account: str, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def call(
+        self, account: str, tool: str, arguments: Mapping[str, Any], trace: bytes = b""
+    ) -> dict[str, Any]:
         """
-        The result of *tool*, of which only what the protocol names is kept.
+        The result of *tool*, of which only what the protocol names is kept; *trace* is sent along.
 
         Raises:
             CircuitOpen: the server failed so often that it is left alone.
             UpstreamError: it could not be reached, did not answer in time, or answered with an error.
         """
         params = {"name": tool, "arguments": dict(arguments)}
-        result = await self._guarded(lambda: self._client.request(account, "tools/call", params))
+        result = await self._guarded(lambda: self._client.request(account, "tools/call", params, trace))
         content = result.get("content", [])
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise UpstreamBroken(f"the result of tool {tool!r} of {self.name!r} has no list of content")
@@ -233,9 +235,10 @@ async def call_proxied(
         arguments = await _screened(exchange, services, policy.input, arguments, _anything)
     record.guard_s = time.perf_counter() - began
     record.attempts = 1
+    trace = services.span(record) if services.span is not None else record.trace.encode()
     asked = time.perf_counter()
     try:
-        result = await server.call(record.account, tool, arguments)
+        result = await server.call(record.account, tool, arguments, trace)
     except CircuitOpen:
         record.attempts = 0
         raise

@@ -149,6 +149,14 @@ def test_each_account_has_a_session_of_its_own(front: Front) -> None:
     )
 
 
+def test_a_trace_goes_on_to_the_server(front: Front) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "things__leak"}}
+    front.stand.post("/mcp", json.dumps(body).encode(), {"traceparent": trace})
+    sent = [one for _, one, message in front.seen.requests if message["method"] == "tools/call"]
+    assert sent[0]["traceparent"] == trace
+
+
 def test_neither_the_clients_key_nor_the_servers_passes_the_gateway(front: Front) -> None:
     front.call("things__echo", text="x")
     headers = [headers for _, headers, _ in front.seen.requests]

@@ -100,14 +100,24 @@ def test_a_servers_name_can_stand_before_its_tools(name: str) -> None:
 def test_a_key_comes_from_where_the_settings_say(house: House, tmp_path: Path) -> None:
     def key(**where: Any) -> str | None:
         server = McpServerSettings("http://x/mcp", **where)
-        environ = {"HERE": " one ", "THERE": "two"}
+        environ = {"HERE": " one ", "THERE": "two", "LINES": "a\nb"}
         open_tool_servers(GatewaySettings(mcp={"x": server}), house.workspace, environ)
         return asyncio.run(_Key("x", server, environ).current())
 
     assert (key(), key(api_key_env="HERE"), key(api_key="env:THERE")) == (None, "one", "two")
     with pytest.raises(BadSettings, match=r"gateway\.mcp\.x\.api_key_env: NOWHERE is not set"):
         key(api_key_env="NOWHERE")
+    with pytest.raises(BadSettings, match="printable ASCII"):
+        key(api_key_env="LINES")
     with pytest.raises(BadSettings, match=r"gateway\.mcp\.x\.api_key_file"):
         key(api_key_file=tmp_path / "none")
     with pytest.raises((BadSettings, SecretUnavailable)):
         key(api_key="env:NOWHERE")
+
+
+@pytest.mark.parametrize("url", ["http://", "http://a b/mcp", "https://user:sk-secret@x/mcp"])
+def test_a_url_that_cannot_be_called_is_refused_at_the_start(house: House, url: str) -> None:
+    settings = GatewaySettings(mcp={"x": McpServerSettings(url)})
+    with pytest.raises(BadSettings, match=r"gateway\.mcp\.x\.url") as caught:
+        open_tool_servers(settings, house.workspace, {})
+    assert "sk-secret" not in caught.value.message
