@@ -19,6 +19,7 @@ from gateway.controlplane.otlp import open_export
 from gateway.controlplane.records import Records
 from gateway.controlplane.refresh import Live
 from gateway.controlplane.requestlog import RequestLog
+from gateway.controlplane.toolservers import open_tool_servers
 from gateway.controlplane.webhooks import Webhooks
 from gateway.dataplane.admission import Admission
 from gateway.dataplane.cache import Cache
@@ -106,6 +107,7 @@ class Gateway:
         self._mirrors = Mirrors(
             self._shadow_work, self._limiter, self._journal.append, self.telemetry.arms, clock
         )
+        self._tool_servers = open_tool_servers(settings, workspace, os.environ)
         keep_s, wait_s = settings.idempotency_s, settings.total_timeout_s
         answers = Answers(keep_s, wait_s=wait_s) if keep_s else None
         services = Services(
@@ -129,6 +131,7 @@ class Gateway:
             self._mirrors,
             self._records,
             self._export.onward if self._export is not None else None,
+            self._tool_servers,
         )
         bounds = Bounds(
             settings.max_head_bytes,
@@ -203,6 +206,7 @@ class Gateway:
         self._telling.cancel()
         await asyncio.gather(self._draining, self._telling, return_exceptions=True)
         await self._mirrors.close()
+        await asyncio.gather(*[server.close() for server in self._tool_servers.values()])
         await self.live.close()
         await self._limiter.close()
         self._journal.close()

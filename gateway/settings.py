@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Literal
 
 from registry import secrets
 from registry.errors import BadInput
+
+_SERVER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 def default_threads() -> int:
@@ -123,6 +126,47 @@ class OtlpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class McpServerSettings:
+    """A server of the Model Context Protocol whose tools are offered at `/mcp`; see docs/how-to/mcp.md."""
+
+    url: str
+    """Where it speaks Streamable HTTP, such as `https://tools.example.com/mcp`."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds its key, sent as `Authorization: Bearer`."""
+    api_key_file: Path | None = None
+    """File that holds its key and nothing else; wins over *api_key_env*."""
+    api_key: str | None = None
+    """Reference to its key, such as `vault:secret/data/tools#key`; never the key itself."""
+    tools: tuple[str, ...] = ("*",)
+    """Patterns of the tools that are offered; all others are not there."""
+    guardrails: str = ""
+    """Guardrail policy of the registry, such as `strict:3`, that screens arguments and results."""
+    connect_timeout_s: float = 5.0
+    """To reach it, waiting for a pooled connection included."""
+    timeout_s: float = 60.0
+    """For the answer to one request, from its first byte to its last."""
+    max_response_bytes: int = 4_000_000
+    """Larger answers are cut off with an error."""
+    list_s: float = 60.0
+    """How long its list of tools is believed."""
+    ca_file: Path | None = None
+    """Certificates to trust instead of the system's, PEM."""
+    client_certificate: Path | None = None
+    """Certificate and private key that this gateway shows (mutual TLS), PEM."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be called, and a key that stands here."""
+        _check_key(self.api_key, self.api_key_env, self.api_key_file)
+        if not self.url.startswith(("http://", "https://")):
+            message = f"url {self.url!r} does not begin with http:// or https://"
+            raise BadInput(message)
+        for name in ("connect_timeout_s", "timeout_s", "max_response_bytes", "list_s"):
+            if getattr(self, name) <= 0:
+                message = f"{name} must be above 0, got {getattr(self, name)}"
+                raise BadInput(message)
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """The `gateway` section. Nothing here is needed to begin."""
 
@@ -160,6 +204,8 @@ class GatewaySettings:
     """Requests that may wait for a worker thread; more are answered 503."""
     upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
     """Provider name → where it is."""
+    mcp: Mapping[str, McpServerSettings] = field(default_factory=dict)
+    """Name → server of the Model Context Protocol whose tools are offered as `NAME__TOOL` at `/mcp`."""
     workers: int = 1
     """Processes that serve the port."""
     keep_alive_s: float = 65.0
@@ -222,6 +268,10 @@ class GatewaySettings:
         ):  # fmt: skip
             if getattr(self, name) <= 0:
                 message = f"{name} must be above 0, got {getattr(self, name)}"
+                raise BadInput(message)
+        for name in self.mcp:
+            if not _SERVER_NAME.fullmatch(name):
+                message = f"mcp.{name}: a server's name is 1 to 32 of a-z, 0-9 and -, such as files"
                 raise BadInput(message)
         for name, seconds in self.cache_s.items():
             if seconds < 0:

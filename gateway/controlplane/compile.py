@@ -25,9 +25,9 @@ _SHADOW = "shadow"
 _EVER = from_text("1970-01-01T00:00:00Z")
 FREE = {
     pattern: Price(pattern, _EVER, 0, 0)
-    for pattern in ("extractive/*", "hashing/*", "llamacpp/*", "minilm/*")
+    for pattern in ("extractive/*", "hashing/*", "llamacpp/*", "mcp/*", "minilm/*")
 }
-"""Providers that run inside the gateway cost no money for each token, unless a price says otherwise."""
+"""Providers that run inside the gateway, and tools, cost no money for each token, unless a price says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.mcp_client import VERSIONS
+from gateway.dataplane.mcp_proxy import proxied_tools
 from gateway.dataplane.mcp_tools import (
     Arguments,
     call_tool,
@@ -25,8 +27,6 @@ from gateway.dataplane.mcp_tools import (
 from gateway.dataplane.services import Services
 from gateway.errors import InvalidRequest, NotAMessage, ParseFailed, UnknownMethod
 
-VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-"""Revisions of the protocol that are spoken; a client that asks for another one is offered the last."""
 _PARSE_ERROR, _NOT_A_REQUEST, _NO_METHOD, _BAD_PARAMS, _INTERNAL = -32700, -32600, -32601, -32602, -32603
 _SERVER_ERROR = -32000
 _CODES = {400: _BAD_PARAMS, 404: _BAD_PARAMS, 413: _BAD_PARAMS, 500: _INTERNAL}
@@ -166,8 +166,11 @@ async def _ping(exchange: Exchange, services: Services, reply: Reply, params: di
 
 
 async def _tools(exchange: Exchange, services: Services, reply: Reply, params: dict[str, Any]) -> None:
-    del services, params
-    _answer(exchange, reply, {"tools": list_tools(exchange)})
+    del params
+    tools = list_tools(exchange)
+    if services.tool_servers:
+        tools += await proxied_tools(exchange, services)
+    _answer(exchange, reply, {"tools": tools})
 
 
 async def _prompts(exchange: Exchange, services: Services, reply: Reply, params: dict[str, Any]) -> None:

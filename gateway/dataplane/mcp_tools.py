@@ -16,6 +16,7 @@ import msgspec
 from gateway.dataplane.augment import augment
 from gateway.dataplane.complete import chat
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.mcp_proxy import call_proxied, proxied
 from gateway.dataplane.predict import predictor_of, run_rows
 from gateway.dataplane.request import messages_of, raw, role_of
 from gateway.dataplane.reserve import reserve
@@ -115,9 +116,13 @@ async def call_tool(
     Raises:
         KeyNotAllowed, UnknownModel: the key may not use that release, or there is none.
         InvalidRequest: no such tool, or an argument is missing, unknown or of the wrong kind.
+        UpstreamError: the server of a tool that is another's failed.
     """
     if name == _LIST:
         return _listed(exchange)
+    found = proxied(name, services)
+    if found is not None:
+        return await call_proxied(exchange, services, *found, arguments)
     if name.startswith(_ASK):
         question = _only(arguments, "question")
         asked = {"model": name.removeprefix(_ASK), "messages": [{"role": "user", "content": question}]}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from gateway.dataplane.admission import Admission
 from gateway.dataplane.cache import Cache
@@ -16,6 +16,9 @@ from gateway.dataplane.stored import Stored
 from gateway.dataplane.table import Embedder, RouteTable, Target
 from gateway.dataplane.usage import UsageRecord
 from gateway.dataplane.work import Work
+
+if TYPE_CHECKING:
+    from gateway.dataplane.mcp_proxy import ToolServer
 from registry.entities import Feedback, UsageEntry
 
 
@@ -120,3 +123,5 @@ class Services:
     """What finished requests used; None knows of none."""
     span: Callable[[UsageRecord], bytes] | None = None
     """The `traceparent` that upstreams are sent, where spans are exported; None passes the client's on."""
+    tool_servers: Mapping[str, ToolServer] = field(default_factory=dict)
+    """Other servers whose tools are offered at `/mcp`, by name."""

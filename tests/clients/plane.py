@@ -12,6 +12,7 @@ from registry.templates import Render, compile_prompt
 from tests.fakes.parts import DIGEST, DataPlane, FixedSources, ListRetriever, Threshold, provider_at, table_of
 from tests.fakes.server import serving
 from tests.fakes.stand import Stand
+from tests.fakes.toolserver import Seen, sdk_serving, tool_server
 from tests.fakes.upstream import MODEL, upstream
 
 
@@ -24,7 +25,7 @@ def _prompt() -> Render:
 def plane() -> Iterator[Stand]:
     """
     `support` chats, `kind` has a prompt, `books` has an index, `churn` predicts, `vllm/tiny` goes straight to
-    the upstream.
+    the upstream; `things` is another server's tools.
     """
     with upstream() as up:
         provider = provider_at(up.url)
@@ -43,7 +44,10 @@ def plane() -> Iterator[Stand]:
         table = replace(table, targets={**table.targets, **versions})
         sources = FixedSources(table, directs={"vllm/tiny": direct})
         stand = Stand("", up)
-        with serving(DataPlane(sources, stand.records.append, default_predict="churn")) as url:
-            stand.url = url
-            yield stand
-            stand.client.close()
+        with sdk_serving(Seen()) as tools:
+            servers = {"things": tool_server(tools, patterns=("add", "fail"))}
+            made = DataPlane(sources, stand.records.append, default_predict="churn", tool_servers=servers)
+            with serving(made) as url:
+                stand.url = url
+                yield stand
+                stand.client.close()

@@ -230,6 +230,8 @@ class DataPlane:
         await receive()
         if isinstance(self.services.mirrors, Mirrors):
             await self.services.mirrors.close()
+        for server in self.services.tool_servers.values():
+            await server.close()
         for target in (*self.sources.table.targets.values(), *self.sources.directs.values()):
             shadow = target.mirror.target if target.mirror is not None else target
             for route in (target.route, shadow.route):

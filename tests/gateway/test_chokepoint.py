@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gateway.dataplane.mcp_proxy import ToolServer
 from gateway.dataplane.routes import EXACT, PATTERNS
 from gateway.dataplane.table import Grant, Route, RouteTable, Subject
 from gateway.dataplane.usage import UsageRecord
-from gateway.guardrails.policy import compile_policy
+from gateway.guardrails.policy import Compiled, compile_policy
 from registry.clock import utc_now
 from registry.entities import Feedback, GuardrailPolicy, GuardrailRule, Limits, UsageEntry
 from registry.ids import sortable_id
@@ -33,6 +34,7 @@ from tests.fakes.parts import (
 )
 from tests.fakes.server import serving
 from tests.fakes.stand import Stand, until
+from tests.fakes.toolserver import Seen, sdk_serving, tool_server
 from tests.fakes.upstream import MODEL, Upstream
 
 ROW = {"plan": "basic", "months": 3}
@@ -93,6 +95,7 @@ WAYS = [
         {"model": "support", "input": MAIL},
     ),
     Way("/mcp", tool("ask_support", question="Which tower?"), tool("ask_support", question=MAIL)),
+    Way("/mcp", tool("things__echo", text="Which tower?"), tool("things__echo", text=MAIL)),
     Way("/v1/moderations", {"input": "a"}),
     Way("/v1/feedback", {"request_id": REQUEST, "score": 1}, answers=201),
     Way(f"/v1/generations/{REQUEST}", None, None, "/v1/generations/{id}", "GET"),
@@ -154,11 +157,32 @@ def table(up: Upstream, limits: Limits | None = None) -> RouteTable:
 
 
 @pytest.fixture(scope="module")
-def gate(up: Upstream) -> Iterator[Stand]:
+def tools() -> Iterator[str]:
+    with sdk_serving(Seen()) as url:
+        yield url
+
+
+def things(url: str) -> dict[str, ToolServer]:
+    """Another server's tools, behind a policy that blocks."""
+
+    async def policy() -> Compiled:
+        return Compiled(BLOCK, None)
+
+    return {"things": tool_server(url, policy=policy)}
+
+
+@pytest.fixture(scope="module")
+def gate(up: Upstream, tools: str) -> Iterator[Stand]:
     stand = Stand("", up)
     sources = FixedSources(table(up))
     with serving(
-        DataPlane(sources, stand.records.append, default_predict="churn", records=OneRecord())
+        DataPlane(
+            sources,
+            stand.records.append,
+            default_predict="churn",
+            records=OneRecord(),
+            tool_servers=things(tools),
+        )
     ) as stand.url:
         yield stand
         stand.client.close()
@@ -220,11 +244,16 @@ def test_each_answer_leaves_one_record(gate: Stand, records: list[UsageRecord], 
 
 
 @ways
-def test_a_limit_holds(up: Upstream, way: Way) -> None:
+def test_a_limit_holds(up: Upstream, way: Way, tools: str) -> None:
     stand = Stand("", up)
     sources = FixedSources(table(up, Limits(rpm=1)))
     plane = DataPlane(
-        sources, stand.records.append, default_predict="churn", limiter=memory_limiter(), records=OneRecord()
+        sources,
+        stand.records.append,
+        default_predict="churn",
+        limiter=memory_limiter(),
+        records=OneRecord(),
+        tool_servers=things(tools),
     )
     with serving(plane) as stand.url:
         found = [ask(stand, way, way.body)[0] for _ in range(2)]

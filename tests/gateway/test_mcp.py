@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dataplane.mcp import VERSIONS
+from gateway.dataplane.mcp_client import VERSIONS
 from gateway.dataplane.table import Grant, Route, Subject
 from gateway.guardrails.policy import compile_policy
 from registry.entities import GuardrailPolicy, GuardrailRule, Limits, PromptContent, PromptMessage

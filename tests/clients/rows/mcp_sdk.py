@@ -71,10 +71,26 @@ def refused(stand: Stand) -> None:
     assert "nobody" in _say(stand, talk)
 
 
+def proxied(stand: Stand) -> None:
+    """Only the tools that the gateway offers of a server that the SDK made; and its error when that fails."""
+
+    async def talk(session: ClientSession) -> tuple[set[str], Any, Any]:
+        names = {tool.name for tool in (await session.list_tools()).tools}
+        added = await session.call_tool("things__add", {"a": 2, "b": 40})
+        failed = await session.call_tool("things__fail", {})
+        return names, added, failed
+
+    names, added, failed = _say(stand, talk)
+    assert {"things__add", "things__fail"} <= names
+    assert "things__admin_reset" not in names
+    assert (added.structured_content, failed.is_error) == ({"result": 42}, True)
+
+
 TRIALS = {
     "list tools": tools,
     "ask a release": ask,
     "predict": predict,
     "prompts": prompts,
     "errors": refused,
+    "tools of another server": proxied,
 }
