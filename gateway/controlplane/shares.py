@@ -41,7 +41,7 @@ def account_of(name: str, alias: str) -> str:
     What a shadow's spending is counted under; it fits where accounts of keys do.
 
     >>> account_of("support", "production")
-    'shd_6c1d8e54e16a3ba77c1a8cbdf5d4f3c5'
+    'shd_2fe749e196499427ce6619b46bd42845'
     """
     return "shd_" + hashlib.sha256(f"{name}@{alias}".encode()).hexdigest()[:32]
 

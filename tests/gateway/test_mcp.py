@@ -49,6 +49,7 @@ PROMPT = PromptContent(
 def stand(up: Upstream) -> Iterator[Stand]:
     up.faults.clear()
     up.seen.clear()
+    up.answer = "forty two"
     provider = provider_at(up.url)
     passage = FoundPassage("tower#0", "tower", "The tower", "A tower in Paris.", 0.875)
     routes = {

@@ -38,8 +38,8 @@ FILES = {
         [{"name": "greet", "version": 1, "prompt": "Hello {{name}}", "type": "text", "labels": ["staging"]}]
     ),
 }
-ELSEWHERE = {"mlflow import", "mlflow export"}
-"""Commands that need another server; tests/interop plays them."""
+ELSEWHERE = {"mlflow import", "mlflow export", "feedback export"}
+"""Commands that need another server, which tests/interop plays, or that print a line for each thing."""
 
 
 class Stage:
@@ -213,6 +213,7 @@ def promote(stage: Stage) -> str:
     run("split set support --shadow :2")
     run("promote support:2")
     run("split show")
+    run("feedback list")
     run("rollback support --reason ~bad")
     run("promote support:2", code=1)
     stage.sit(root)
