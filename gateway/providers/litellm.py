@@ -284,6 +284,7 @@ def _import_offline() -> Any:  # noqa: ANN401 - a module without types
     sdk: Any = importlib.import_module("litellm")
     sdk.telemetry = False
     sdk.suppress_debug_info = True
+    sdk.disable_streaming_logging = True  # nobody reads its logs; usage is read from the stream here
     for name in _LISTENERS:
         # Who listens is told prompts and answers. To have them hidden instead would copy each of them.
         setattr(sdk, name, [])
