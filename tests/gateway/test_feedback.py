@@ -149,9 +149,9 @@ def test_comments_are_in_no_log_and_no_metric(
 
 def test_names_that_clients_choose_make_a_bounded_number_of_series() -> None:
     from gateway.dataplane.usage import UsageRecord
-    from tests.deploy.test_prometheus import Served
+    from tests.gateway.test_variants import _State
 
-    telemetry = Telemetry(Served())
+    telemetry = Telemetry(_State())
     for number in range(2_000):
         telemetry.emit(UsageRecord(str(number), release="support", feedback=(f"n{number}", "positive")))
     lines = [
