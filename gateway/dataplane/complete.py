@@ -19,7 +19,7 @@ from gateway.dataplane.cache import Cache
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.fit import fitted
 from gateway.dataplane.idempotency import HEADER, once
-from gateway.dataplane.prefer import FIELDS, preferred
+from gateway.dataplane.prefer import preferred
 from gateway.dataplane.request import (
     Body,
     asking_usage,
@@ -111,7 +111,7 @@ async def _complete(exchange: Exchange, services: Services, data: bytes) -> None
     stream = wants_stream(body)
     began_s = exchange.elapsed_s()
     balance, is_kept = route.balance, True
-    if any(name in body for name in FIELDS) and not first(route).startswith(_PREFERS_ITSELF):
+    if ("models" in body or "provider" in body) and not first(route).startswith(_PREFERS_ITSELF):
         is_kept = False
         balance, body = await preferred(exchange, route, body, services)
     if balance is None:

@@ -45,7 +45,7 @@ from gateway.errors import (
 from gateway.guardrails.policy import TextScreen, compile_policy
 from gateway.providers.base import Call
 from registry.clock import Clock, to_text
-from registry.entities import GuardrailPolicy, GuardrailRule, Price
+from registry.entities import GuardrailPolicy, GuardrailRule
 from registry.errors import PlatformError
 from registry.ids import SortableIds
 
@@ -212,7 +212,7 @@ class Mirrors:
             raise NotReady
         plan = route.balance.plan()
         sent = encode(augmented.body)
-        price = await self._reserve(copy, route, augmented.body, len(sent))
+        await self._reserve(copy, route, augmented.body, len(sent))
         pick = plan.next()
         if pick is None:
             message = f"the shadow of {record.release} is left alone: its upstream failed"
@@ -231,25 +231,26 @@ class Mirrors:
             plan.left()
             raise
         plan.succeeded()
+        price = (route.prices or copy.prices).of(record.model, self._clock())
         if price is not None:
             cached = min(record.cached_tokens, record.prompt_tokens)
             record.cost_microusd = price.cost_microusd(record.prompt_tokens, record.completion_tokens, cached)
         if route.output is not None:
             await self._work.run(screen_answer, route.output, answer, record.findings)
 
-    async def _reserve(self, copy: _Copy, route: Route, body: Body, size: int) -> Price | None:
+    async def _reserve(self, copy: _Copy, route: Route, body: Body, size: int) -> None:
         """
-        The price of the shadow's model, once what the copy may cost is reserved.
+        Reserve what the copy may cost, where the shadow's spending is bounded.
 
         Raises:
             BudgetExhausted, LimitsUnavailable: its budget is spent, or cannot be counted.
             PriceUnknown: it has a budget and its model no price.
         """
+        if not copy.mirror.subjects:
+            return
         assert route.balance is not None  # noqa: S101 - the caller has looked
         model = route.balance.model_name
         price = (route.prices or copy.prices).of(model, self._clock())
-        if not copy.mirror.subjects:
-            return price
         if price is None:
             message = f"{model[:200]!r} has no price, and a shadow's budget counts money"
             raise PriceUnknown(message)
@@ -257,7 +258,6 @@ class Mirrors:
         prompt, completion = estimate(size, most, 1, _DEFAULT_TOKENS)
         cost = price.cost_microusd(prompt, completion)
         copy.hold = await self._limiter.admit(copy.mirror.subjects, prompt + completion, cost)
-        return price
 
     async def _predict(self, copy: _Copy, route: Route) -> None:
         rows: Sequence[Mapping[str, object]]

@@ -21,7 +21,7 @@ from gateway.dataplane.services import Services
 from gateway.dataplane.table import Route
 from gateway.errors import InvalidRequest, NotReady
 
-FIELDS = ("models", "provider")
+_FIELDS = ("models", "provider")
 _MOST_MODELS = 8
 _PICO = 1_000_000
 """Pico-USD for a token in a dollar for a million tokens."""
@@ -84,7 +84,7 @@ async def preferred(exchange: Exchange, route: Route, body: Body, services: Serv
         kept = [ordered for tier in kept for ordered in _in_order(tier, wanted.order)]
         kept.sort(key=lambda tier: _rank(tier[0], wanted.order))
     balance = Balance(kept, max_retries=route.balance.max_retries, total_s=route.balance.total_s)
-    return balance, {name: value for name, value in body.items() if name not in FIELDS}
+    return balance, {name: value for name, value in body.items() if name not in _FIELDS}
 
 
 async def _tiers(exchange: Exchange, name: str, services: Services) -> list[list[Upstream]]:

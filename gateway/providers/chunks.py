@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-DONE = b"data: [DONE]\n\n"
 Json = dict[str, Any]
 _ENCODE = msgspec.json.Encoder().encode
 _MOST_BYTES = 8_000_000

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from gateway.errors import UpstreamBroken
-from gateway.providers.chunks import DONE, Chunks, Events, EventsTooLong, Json, completion, failure, usage
+from gateway.providers.chunks import Chunks, Events, EventsTooLong, Json, completion, failure, usage
+from gateway.providers.local_reply import DONE
 
 _DECODE = msgspec.json.Decoder(dict[str, Any]).decode
 _STOPS: Mapping[str, str] = {
