@@ -82,22 +82,24 @@ class ModelParams:
     """The `model` section; each recipe reads the keys that concern it."""
 
     algorithm: str = "random_forest"
-    """A plug-in in `sluicegate.recipes`: random_forest, linear."""
+    """A plug-in in `sluicegate.recipes`: random_forest, gradient_boosting, linear."""
     random_state: int = 42
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by 1/frequency: more recall of rare classes, less accuracy."""
     n_estimators: int = 100
-    """random_forest: trees."""
+    """random_forest: trees; gradient_boosting: rounds."""
     max_depth: int | None = None
-    """random_forest: levels of a tree; null grows until leaves are pure."""
+    """random_forest, gradient_boosting: levels of a tree; null: until leaves are pure, 3 when boosting."""
     min_samples_split: int = 2
-    """random_forest: rows a node needs before it may split."""
+    """random_forest, gradient_boosting: rows a node needs before it may split."""
     min_samples_leaf: int = 1
-    """random_forest: rows each leaf keeps."""
+    """random_forest, gradient_boosting: rows each leaf keeps."""
     c: float = 1.0
     """linear: inverse strength of the L2 penalty."""
     max_iter: int = 1000
     """linear: most steps of the solver."""
+    learning_rate: float = 0.1
+    """gradient_boosting: how much of each tree's correction is taken, above 0, at most 1."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no estimator takes."""
@@ -108,6 +110,12 @@ class ModelParams:
         _within("min_samples_leaf", self.min_samples_leaf, 1, 1_000_000)
         _within("c", self.c, 1e-9, 1e9)
         _within("max_iter", self.max_iter, 1, 1_000_000)
+        _within("learning_rate", self.learning_rate, 1e-6, 1)
+        if self.algorithm == "gradient_boosting" and self.class_weight is not None:
+            raise BadInput(
+                f"class_weight {self.class_weight!r}: gradient_boosting weighs no classes; leave it out, or "
+                "take random_forest or linear"
+            )
 
 
 @dataclass(frozen=True, slots=True)

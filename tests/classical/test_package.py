@@ -118,7 +118,7 @@ def test_more_than_two_classes_are_packaged(tmp_path: Path) -> None:
     lines = [f"{line.rpartition(',')[0]},{'abc'[int(line.split(',')[3]) % 3]}" for line in rows()]
     write_table(tmp_path, lines)
     settings = people(features=replace(people().features, positive_class="b"))
-    for algorithm in ("random_forest", "linear"):
+    for algorithm in ("random_forest", "gradient_boosting", "linear"):
         model = make_model(
             tmp_path, replace(settings, model=ModelParams(algorithm=algorithm, n_estimators=5))
         )
